@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `msb-jail`: reads a [`Plan`] on standard input, builds the walls and becomes the agent inside them.
+//!
+//! Two processes take part. The *outer* one is real root and stays in the host's kernel namespaces: it opens what only
+//! the host can open, forks the *inner* one into new kernel namespaces, maps its ids and hands it the finished overlay
+//! mounts. The inner one arranges them, gives up everything it does not need and executes the agent by descriptor.
+//!
+//! ```text
+//! outer (host, root)                 inner (new user, mount, pid, net, ipc, uts)
+//!   open socket, agent, cgroups
+//!   clone3 ─────────────────────────▶ waits
+//!   write its id maps
+//!   overlay mounts, idmapped layers
+//!   send their descriptors ─────────▶ enters the cgroups, becomes root inside
+//!   exits                             mounts, masks, pivot_root
+//!                                     limits, capabilities, no_new_privs, seccomp
+//!                                     execveat(agent)
+//! ```
+
+mod error;
+mod handoff;
+mod inner;
+mod outer;
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use jail::plan::{PLAN_BYTES_MAX, Plan};
+use jail::report::Report;
+
+use crate::error::JailError;
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        return match writeln!(std::io::stdout(), "msb-jail {}", env!("CARGO_PKG_VERSION")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    match read_plan().and_then(|plan| outer::run(&plan)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(JailError::Abandoned) => ExitCode::FAILURE,
+        Err(error) => {
+            report(&Report::Failed { step: error.to_string() });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_plan() -> Result<Plan, JailError> {
+    let mut text = Vec::new();
+    let limit = PLAN_BYTES_MAX as u64 + 1;
+    std::io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut text)
+        .map_err(|error| JailError::Plan(error.to_string()))?;
+    if text.len() > PLAN_BYTES_MAX {
+        return Err(JailError::Plan(format!("it is longer than {PLAN_BYTES_MAX} bytes")));
+    }
+    let plan: Plan = serde_json::from_slice(&text).map_err(|error| JailError::Plan(error.to_string()))?;
+    if plan.overlays.first().is_none_or(|overlay| overlay.at != "/") {
+        return Err(JailError::Plan("its first overlay is not /".to_owned()));
+    }
+    Ok(plan)
+}
+
+/// Says something to the server. A server that is gone hears nothing, and then nobody needs the report.
+fn report(report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}

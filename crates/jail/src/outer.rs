@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The part that real root does, outside.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use jail::plan::{IdBlock, Overlay, Plan};
+use jail::report::Report;
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
+    open_tree,
+};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use sys::mount::{MountAttributes, READ_ONLY, set_attributes};
+use sys::namespace::{Fork, Namespaces, fork_sibling_into};
+
+use crate::error::{Act, JailError};
+use crate::handoff::{self, Sender};
+use crate::{inner, report};
+
+/// What the inner process inherits: opened by real root, of use only to the program it becomes.
+pub(crate) struct Inherited {
+    /// The descriptor numbers at which the agent looks for its socket and its configuration.
+    pub(crate) slots: Slots,
+    /// The bound, not yet listening socket of the agent.
+    pub(crate) socket: OwnedFd,
+    /// The agent program.
+    pub(crate) agent: OwnedFd,
+    /// The `tasks` files of its cgroups.
+    pub(crate) cgroup_tasks: Vec<OwnedFd>,
+    /// `/dev`, with its nodes, not yet attached anywhere.
+    pub(crate) dev: OwnedFd,
+}
+
+/// The descriptors 3 and 4, kept free for the agent from the beginning.
+pub(crate) struct Slots {
+    /// Becomes the listening socket.
+    pub(crate) socket: OwnedFd,
+    /// Becomes the configuration.
+    pub(crate) config: OwnedFd,
+}
+
+impl Slots {
+    /// Occupies both numbers; fails when the jail was started with more than its three standard descriptors.
+    pub(crate) fn reserve() -> Result<Slots, JailError> {
+        let null = |number: i32| {
+            let fd = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .act(|| "open /dev/null".to_owned())?;
+            if fd.as_raw_fd() == number {
+                return Ok(fd);
+            }
+            Err(JailError::Plan(format!("descriptor {number} is not free: only 0, 1 and 2 may be inherited")))
+        };
+        Ok(Slots { socket: null(3)?, config: null(4)? })
+    }
+}
+
+/// Carries out the plan; returns when the inner process is on its own.
+pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
+    let slots = Slots::reserve()?;
+    sys::namespace::unshare_mounts().act(|| "make a mount namespace".to_owned())?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .act(|| "make the mounts private".to_owned())?;
+    let inherited = Inherited {
+        slots,
+        socket: agent_socket(&plan.socket)?,
+        agent: open(&plan.agent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .act(|| format!("open the agent {}", plan.agent.display()))?,
+        cgroup_tasks: plan.cgroup_tasks.iter().map(|path| open_tasks(path)).collect::<Result<_, _>>()?,
+        dev: device_tree(plan)?,
+    };
+    let (sender, receiver) = handoff::channel().act(|| "make a socket pair".to_owned())?;
+    match fork_sibling_into(Namespaces::SANDBOX).act(|| "make the kernel namespaces".to_owned())? {
+        Fork::Child => {
+            drop(sender);
+            match inner::contain(plan, inherited, receiver)? {}
+        }
+        Fork::Parent(pid) => {
+            report(&Report::Started { pid });
+            drop(receiver);
+            complete(plan, pid, sender)
+        }
+    }
+}
+
+/// Maps the ids of the inner process and hands it its overlay mounts.
+fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
+    write_id_maps(pid, plan.ids)?;
+    let user_namespace =
+        open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .act(|| "open the user namespace".to_owned())?;
+    let mounts: Vec<OwnedFd> = plan
+        .overlays
+        .iter()
+        .map(|overlay| mount_overlay(overlay, &plan.scratch, user_namespace.as_fd()))
+        .collect::<Result<_, _>>()?;
+    sender.go(&mounts).act(|| "hand over the mounts".to_owned())
+}
+
+fn agent_socket(path: &Path) -> Result<OwnedFd, JailError> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .act(|| "make the agent's socket".to_owned())?;
+    // The address of a unix socket has 107 bytes; a path beneath a descriptor of its directory always fits.
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let directory = open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .act(|| format!("open {}", parent.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
+        .act(|| format!("name the socket {}", path.display()))?;
+    bind(&socket, &address).act(|| format!("bind the socket {}", path.display()))?;
+    Ok(socket)
+}
+
+fn open_tasks(path: &Path) -> Result<OwnedFd, JailError> {
+    open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).act(|| format!("open {}", path.display()))
+}
+
+fn write_id_maps(pid: i32, ids: IdBlock) -> Result<(), JailError> {
+    let map = format!("0 {} {}\n", ids.first, ids.count);
+    for file in ["uid_map", "gid_map"] {
+        std::fs::File::options()
+            .write(true)
+            .open(format!("/proc/{pid}/{file}"))
+            .and_then(|mut opened| std::io::Write::write_all(&mut opened, map.as_bytes()))
+            .act(|| format!("write {file} of the sandbox ({})", map.trim()))?;
+    }
+    Ok(())
+}
+
+/// Returns one overlay mount that is attached nowhere; its layers are named by descriptor, so that the mount table
+/// inside shows no path of the host.
+fn mount_overlay(
+    overlay: &Overlay,
+    scratch: &Path,
+    user_namespace: BorrowedFd<'_>,
+) -> Result<OwnedFd, JailError> {
+    let lowers: Vec<OwnedFd> = overlay
+        .lowers
+        .iter()
+        .map(|path| idmapped_layer(path, scratch, user_namespace))
+        .collect::<Result<_, _>>()?;
+    let directory = |path: &Path| {
+        open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .act(|| format!("open {}", path.display()))
+    };
+    let (upper, work) = (directory(&overlay.upper)?, directory(&overlay.work)?);
+    let by_number = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lowerdir = lowers.iter().map(by_number).collect::<Vec<_>>().join(":");
+
+    let at = || format!("mount the overlay {}", overlay.at);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
+    fsconfig_set_string(&context, "source", "root").act(at)?;
+    fsconfig_set_string(&context, "lowerdir", lowerdir).act(at)?;
+    fsconfig_set_string(&context, "upperdir", by_number(&upper)).act(at)?;
+    fsconfig_set_string(&context, "workdir", by_number(&work)).act(at)?;
+    // A directory of a lower layer can be renamed.
+    fsconfig_set_string(&context, "redirect_dir", "on").act(at)?;
+    // No sync to the disk for files that die with the sandbox.
+    fsconfig_set_flag(&context, "volatile").act(at)?;
+    fsconfig_create(&context).act(at)?;
+    // No device nodes and no set-id programs from an image, whoever made it.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).act(at)
+}
+
+/// Returns a read-only mount of a host directory on which the host's root is the sandbox's root.
+///
+/// It is attached on `scratch`, in this process's own mount namespace: kernels before 6.15 take only attached mounts as
+/// layers of an overlay.
+fn idmapped_layer(path: &Path, scratch: &Path, user_namespace: BorrowedFd<'_>) -> Result<OwnedFd, JailError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let layer = open_tree(CWD, path, flags).act(|| format!("open the layer {}", path.display()))?;
+    set_attributes(
+        layer.as_fd(),
+        MountAttributes {
+            set: READ_ONLY | sys::mount::NO_DEV,
+            idmap: Some(user_namespace),
+            recursive: false,
+        },
+    )
+    .act(|| {
+        format!("map the ids of the layer {} (its file system must support idmapped mounts)", path.display())
+    })?;
+    move_mount(layer.as_fd(), "", CWD, scratch, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .act(|| format!("attach the layer {}", path.display()))?;
+    Ok(layer)
+}
+
+/// Returns `/dev` as a mount that is attached nowhere: only real root can make its nodes work.
+fn device_tree(plan: &Plan) -> Result<OwnedFd, JailError> {
+    let at = || "make /dev".to_owned();
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
+    fsconfig_set_string(&context, "source", "dev").act(at)?;
+    fsconfig_set_string(&context, "mode", "0755").act(at)?;
+    fsconfig_set_string(&context, "size", "64k").act(at)?;
+    fsconfig_set_string(&context, "nr_inodes", "64").act(at)?;
+    fsconfig_set_string(&context, "uid", plan.ids.first.to_string()).act(at)?;
+    fsconfig_set_string(&context, "gid", plan.ids.first.to_string()).act(at)?;
+    fsconfig_create(&context).act(at)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let dev = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).act(at)?;
+    let own = |name: &str| {
+        let (user, group) =
+            (rustix::fs::Uid::from_raw(plan.ids.first), rustix::fs::Gid::from_raw(plan.ids.first));
+        rustix::fs::chownat(&dev, name, Some(user), Some(group), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+    };
+    for device in &plan.devices {
+        let number = rustix::fs::makedev(device.major, device.minor);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(&dev, device.name.as_str(), kind, Mode::from_raw_mode(0o666), number)
+            .and_then(|()| {
+                // Not left to the umask.
+                rustix::fs::chmodat(
+                    &dev,
+                    device.name.as_str(),
+                    Mode::from_raw_mode(0o666),
+                    rustix::fs::AtFlags::empty(),
+                )
+            })
+            .and_then(|()| own(&device.name))
+            .act(|| format!("make /dev/{}", device.name))?;
+    }
+    for (name, target) in &plan.device_links {
+        rustix::fs::symlinkat(target.as_str(), &dev, name.as_str())
+            .and_then(|()| own(name))
+            .act(|| format!("link /dev/{name}"))?;
+    }
+    for directory in ["pts", "shm"] {
+        rustix::fs::mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
+            .and_then(|()| own(directory))
+            .act(|| format!("make /dev/{directory}"))?;
+    }
+    Ok(dev)
+}

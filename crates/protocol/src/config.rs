@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an agent is told once, when it starts: one JSON document on the descriptor [`CONFIG_FD`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Language;
+
+/// The descriptor on which an agent finds its listening unix socket.
+pub const LISTENER_FD: i32 = 3;
+/// The descriptor from which an agent reads its [`AgentConfig`], to the end.
+pub const CONFIG_FD: i32 = 4;
+
+/// What one agent must know about its sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The secret that every connection must present, as text.
+    pub secret: String,
+    /// The whole environment of kernels and commands, in order.
+    pub envs: Vec<(String, String)>,
+    /// The directory in which kernels and commands start.
+    pub workdir: String,
+    /// The language whose kernel is started before anybody asks for it.
+    pub prestart: Option<Language>,
+}

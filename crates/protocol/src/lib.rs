@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The words on both wires of microsandbox.
+//!
+//! - between a client and the server: [`calls`] (the whole API in one type), [`errors`], [`names`];
+//! - between the server and an agent: [`agent`] (frames and messages), [`config`] (what an agent is told once);
+//! - and [`limits`], every bound that either side keeps.
+//!
+//! Plain data only: nothing here does I/O or knows about tokio.
+
+pub mod agent;
+pub mod calls;
+pub mod config;
+pub mod errors;
+pub mod limits;
+pub mod names;
+mod params;

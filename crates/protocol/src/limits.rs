@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every bound on a queue, body, frame, output or wait, named and in one place.
+
+use std::time::Duration;
+
+/// Largest body of an HTTP request, in bytes; beyond it the answer is 413.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most calls in one JSON-RPC batch.
+pub const BATCH_CALLS_MAX: usize = 100;
+/// Longest name of a sandbox or namespace, in characters.
+pub const NAME_CHARS_MAX: usize = 63;
+
+/// Largest frame between the server and an agent, in bytes after the length field.
+///
+/// A body of [`BODY_BYTES_MAX`] grows at most sixfold when JSON escapes it, and is sent in one frame.
+pub const FRAME_BYTES_MAX: usize = 6 * BODY_BYTES_MAX + 64 * 1024;
+/// Most bytes of output in one frame.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of output, both streams together, that the answer to one call carries; the rest is counted and left out.
+pub const OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most lines of output that the answer to one call carries; the rest is counted and left out.
+pub const OUTPUT_LINES_MAX: usize = 500_000;
+/// Most bytes of output kept between two executions of a kernel (threads and children that print late).
+pub const BACKGROUND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Most connections that an agent serves at once.
+pub const AGENT_CONNECTIONS_MAX: usize = 64;
+/// Largest configuration that an agent reads when it starts, in bytes.
+pub const AGENT_CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// Largest frame that an agent reads before the secret was presented, in bytes after the length field.
+pub const GREETING_BYTES_MAX: usize = 4096;
+/// How long the rest of a frame may take once an agent has read its length.
+pub const FRAME_WAIT: Duration = Duration::from_secs(30);
+/// Most chunks of output that wait for an agent's connection; then the program that writes is slowed down.
+pub const AGENT_OUTBOX_CHUNKS_MAX: usize = 4;
+/// Bytes of output that an agent may hold for a slow connection before it stops listening to a kernel's driver.
+pub const OUTPUT_PENDING_BYTES_MAX: usize = 1024 * 1024;
+/// Most pairs of pipes that an agent keeps open for processes that outlive their command.
+pub const LEFT_BEHIND_PIPES_MAX: usize = 128;
+/// Largest payload of a frame from a kernel's driver, in bytes.
+pub const DRIVER_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of an interpreter's output that are quoted when it does not get ready.
+pub const COMPLAINT_BYTES_MAX: usize = 2048;
+/// How long a new process may take until it executes its program.
+pub const PROCESS_START_WAIT: Duration = Duration::from_secs(10);
+/// How long killing a process tree may take before it is given up on and reported.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long the end of a process tree is awaited before it is scanned for survivors again.
+pub const KILL_ROUND_WAIT: Duration = Duration::from_millis(20);
+/// How long an agent waits before it accepts again after the kernel refused it a connection.
+pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Most executions that wait for one kernel; one more is refused.
+pub const KERNEL_QUEUE_MAX: usize = 32;
+/// Most arguments of a command.
+pub const COMMAND_ARGS_MAX: usize = 4096;
+/// How long an agent waits for the greeting on a new connection.
+pub const GREETING_WAIT: Duration = Duration::from_secs(5);
+/// How long an interrupted execution may go on before it is killed.
+pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+/// How long an interpreter may take until it is ready for its first execution.
+pub const KERNEL_START_WAIT: Duration = Duration::from_secs(60);
+/// How long a finished command's output is awaited while a process that it left behind holds the pipe.
+pub const COMMAND_DRAIN_WAIT: Duration = Duration::from_millis(100);
+/// Longest timeout a client can ask for; longer ones are shortened to it.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long `sandbox.start` may take when the client names no deadline.
+pub const START_WAIT: Duration = Duration::from_secs(180);
+/// How long the walls of one sandbox may take to stand and its agent to answer.
+pub const WALLS_WAIT: Duration = Duration::from_secs(30);
+/// How long one sandbox may take to stop before its processes are given up on and reported.
+pub const STOP_WAIT: Duration = Duration::from_secs(20);
+/// Most sandboxes that run at once on one server.
+pub const SANDBOXES_MAX: usize = 4000;
+/// Most names of ended sandboxes that a server remembers; the oldest go first.
+pub const ENDED_NAMES_MAX: usize = 100_000;
+
+/// Memory of a sandbox when the client names none, in MiB.
+pub const MEMORY_MIB_DEFAULT: u32 = 512;
+/// Least memory a sandbox can have, in MiB: the agent and one interpreter fit.
+pub const MEMORY_MIB_MIN: u32 = 32;
+/// Most processes and threads in one sandbox.
+pub const PIDS_MAX: u32 = 512;
+/// Most file descriptors of one process in a sandbox.
+pub const OPEN_FILES_MAX: u64 = 65_536;
+/// Size of `/dev/shm` in a sandbox, in bytes; it counts against the sandbox's memory.
+pub const SHM_BYTES: u64 = 64 * 1024 * 1024;
+/// Most environment variables that a client can set for a sandbox.
+pub const ENVS_MAX: usize = 1024;
+/// Most bytes of all environment variables of a sandbox together.
+pub const ENVS_BYTES_MAX: usize = 256 * 1024;
+/// Time between two samples of a sandbox's processor use.
+pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Most entries of a writable layer that are counted for its size.
+pub const DISK_SCAN_ENTRIES_MAX: usize = 1_000_000;

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The trait that every kind of wall implements.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::agent::{ConnectError, Connection};
+use crate::spec::SandboxSpec;
+
+/// A future that can be sent between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Builds one kind of wall.
+pub trait Backend: Send + Sync {
+    /// Starts a sandbox and waits until its agent answers.
+    ///
+    /// Dropping the future ends the attempt; what it made is removed in the background and by [`Backend::drain`].
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
+
+    /// Waits until nothing is left of sandboxes that ended and attempts that were dropped.
+    fn drain(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A sandbox that was started.
+pub trait Sandbox: Send + Sync {
+    /// Opens a connection to its agent, ready for a request.
+    fn connect(&self) -> BoxFuture<'_, Result<Connection, ConnectError>>;
+
+    /// Waits until it has ended, by whatever cause; at once if it already has.
+    fn ended(&self) -> BoxFuture<'_, Ended>;
+
+    /// Kills everything in it and removes everything of it; does nothing more when called again.
+    fn stop(&self) -> BoxFuture<'_, Result<(), StopError>>;
+
+    /// Reads what it uses of the machine right now.
+    fn usage(&self) -> io::Result<Usage>;
+
+    /// Counts the bytes of its writable layer; slow on a full one, so not for a hot path.
+    fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>>;
+}
+
+/// How a sandbox ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked for it.
+    Stopped,
+    /// Its agent ended without being asked.
+    Died {
+        /// What is known, in words.
+        reason: String,
+    },
+}
+
+/// What a sandbox uses of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since it began, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory in bytes, without file cache that can be dropped.
+    pub memory_bytes: u64,
+    /// Processes that the kernel killed because the memory limit was reached, since it began.
+    pub oom_kills: u64,
+}
+
+/// Why a sandbox could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The host is full: no free id block, or a limit of the kernel.
+    #[error("no capacity for another sandbox: {0}")]
+    NoCapacity(String),
+    /// A step of building the walls failed.
+    #[error("cannot build the sandbox: {step}")]
+    Walls {
+        /// Act and object of the step that failed.
+        step: String,
+        /// The cause, where there is one in this process.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The walls stand, but the agent does not answer.
+    #[error("the agent does not answer")]
+    Agent(#[source] ConnectError),
+}
+
+/// Why a sandbox could not be stopped wholly.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot remove the sandbox wholly: {left}")]
+pub struct StopError {
+    /// What is still there, in words.
+    pub left: String,
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A block of user and group ids of the host for each sandbox.
+//!
+//! Blocks are shared by all servers of a host: each block stands for one byte of one file, and whoever holds the lock on
+//! that byte (an open file description lock, `fcntl(2)`) has the block. The kernel lets go of it when the server dies.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jail::plan::IdBlock;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+/// Ids in one block: all that a program inside can name with 16 bits.
+const BLOCK_IDS: u32 = 65_536;
+/// The first id of the first block. From here up to 2^31 systemd's list of ids (`UIDS-GIDS`) has nothing.
+const FIRST_ID: u32 = 0x7000_0000;
+/// How many blocks there are.
+const BLOCKS: u32 = 4095;
+/// The file whose bytes are locked.
+pub(crate) const LOCK_FILE: &str = "/run/microsandbox.ids";
+
+/// The blocks of this host.
+#[derive(Debug)]
+pub(crate) struct IdBlocks {
+    file: File,
+    mine: Mutex<BTreeSet<u32>>,
+}
+
+/// One block, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldBlock {
+    blocks: Arc<IdBlocks>,
+    number: u32,
+}
+
+impl IdBlocks {
+    /// Opens the blocks of this host.
+    pub(crate) fn open(path: &Path) -> io::Result<Arc<IdBlocks>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = fs_err::OpenOptions::new();
+        let mut options = file;
+        options.read(true).write(true).create(true).truncate(false).options_mut().mode(0o600);
+        Ok(Arc::new(IdBlocks { file: options.open(path)?.into_parts().0, mine: Mutex::default() }))
+    }
+
+    /// Takes the lowest free block; `None` when all are taken.
+    pub(crate) fn take(self: &Arc<Self>) -> io::Result<Option<HeldBlock>> {
+        let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in 0..BLOCKS {
+            // Locks of one description never conflict with each other, so our own are kept in a set.
+            if !mine.contains(&number) && self.lock(number, libc::F_WRLCK)? {
+                mine.insert(number);
+                return Ok(Some(HeldBlock { blocks: Arc::clone(self), number }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lock(&self, number: u32, kind: i32) -> io::Result<bool> {
+        let request = libc::flock {
+            l_type: i16::try_from(kind).map_err(io::Error::other)?,
+            l_whence: 0,
+            l_start: i64::from(number),
+            l_len: 1,
+            l_pid: 0,
+        };
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request)) {
+            Ok(_) => Ok(true),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl HeldBlock {
+    /// Returns its ids.
+    pub(crate) fn ids(&self) -> IdBlock {
+        IdBlock { first: FIRST_ID + self.number * BLOCK_IDS, count: BLOCK_IDS }
+    }
+}
+
+impl Drop for HeldBlock {
+    fn drop(&mut self) {
+        let mut mine = self.blocks.mine.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.blocks.lock(self.number, libc::F_UNLCK) {
+            Ok(_) => {
+                mine.remove(&self.number);
+            }
+            // Kept in the set: a block that may still be locked is not given out again.
+            Err(error) => tracing::warn!(%error, block = self.number, "cannot unlock an id block"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_servers_never_get_the_same_block_and_a_dropped_one_comes_back() {
+        let path = std::env::temp_dir().join(format!("ids-test-{}", std::process::id()));
+        let (one, two) = (IdBlocks::open(&path).unwrap(), IdBlocks::open(&path).unwrap());
+        let a = one.take().unwrap().unwrap();
+        let b = two.take().unwrap().unwrap();
+        let c = one.take().unwrap().unwrap();
+        let firsts = [a.ids().first, b.ids().first, c.ids().first];
+        assert_eq!(firsts, [FIRST_ID, FIRST_ID + BLOCK_IDS, FIRST_ID + 2 * BLOCK_IDS]);
+        drop(a);
+        assert_eq!(two.take().unwrap().unwrap().ids().first, FIRST_ID);
+        fs_err::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The container wall: kernel namespaces, an id range of its own, overlay mounts, cgroups, seccomp.
+//!
+//! [`plan`] says what is set up (pure), `msb-jail` does it ([`launch`] runs it), [`sandbox`] watches over the result.
+//! [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
+//! [`crate::volume`] give each sandbox its share of the host.
+
+mod bpf;
+mod cgroup;
+mod cgroup_v1;
+mod ids;
+mod launch;
+mod plan;
+mod sandbox;
+mod seccomp;
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use self::cgroup::Cgroups;
+use self::ids::IdBlocks;
+use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
+use crate::spec::{SandboxId, SandboxSpec};
+use crate::volume::Volume;
+
+/// How often leftovers of an earlier server are tried to be removed: what was just killed takes a moment to die.
+const LEFTOVER_TRIES: u32 = 20;
+
+/// The helper programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `msb-jail`.
+    pub jail: PathBuf,
+    /// `msb-agent`.
+    pub agent: PathBuf,
+}
+
+/// Why the backend cannot work here.
+#[derive(Debug, thiserror::Error)]
+#[error("the container wall cannot be built on this host: {step}")]
+pub struct OpenError {
+    /// What was tried.
+    step: &'static str,
+    /// What the host said.
+    #[source]
+    source: io::Error,
+}
+
+/// Builds sandboxes behind the container wall.
+pub struct ContainerBackend {
+    shares: Arc<Shares>,
+}
+
+/// What all sandboxes of one server draw from.
+struct Shares {
+    programs: Programs,
+    cgroups: Arc<dyn Cgroups>,
+    ids: Arc<IdBlocks>,
+    volume: Volume,
+    /// How many sandboxes have something on this host: running, starting or being removed.
+    alive: watch::Sender<usize>,
+}
+
+impl ContainerBackend {
+    /// Opens the backend below a server's home, and removes what an earlier server left there.
+    ///
+    /// # Errors
+    /// [`OpenError`] when this host lacks something that the wall needs.
+    pub fn open(home: &Path, programs: Programs) -> Result<ContainerBackend, OpenError> {
+        let failed = |step| move |source| OpenError { step, source };
+        // Directories of two servers must not meet in the shared cgroup hierarchies.
+        let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
+        let key = format!("{:x}-{:x}", status.dev(), status.ino());
+        let shares = Shares {
+            programs,
+            cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
+            ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
+            volume: Volume::open(home).map_err(failed("open the writable layers"))?,
+            alive: watch::Sender::new(0),
+        };
+        shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
+        Ok(ContainerBackend { shares: Arc::new(shares) })
+    }
+}
+
+impl Backend for ContainerBackend {
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>> {
+        let alive = Alive::count(&self.shares);
+        let (sender, receiver) = oneshot::channel();
+        // In a task of its own, so that a caller who gives up leaves nothing half made.
+        tokio::spawn(async move {
+            let result = launch::launch(alive, spec).await;
+            if let Err(Ok(unwanted)) = sender.send(result)
+                && let Err(error) = unwanted.stop().await
+            {
+                tracing::error!(%error, "a start that was given up left something behind");
+            }
+        });
+        Box::pin(async move {
+            let result = receiver.await.unwrap_or_else(|_| {
+                Err(StartError::Walls { step: "the start was cut off".to_owned(), source: None })
+            })?;
+            Ok(result as Arc<dyn Sandbox>)
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        let mut alive = self.shares.alive.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as `self`, so this only ends with the count.
+            let _ = alive.wait_for(|count| *count == 0).await;
+            if let Err(error) = self.shares.cgroups.remove_own() {
+                tracing::warn!(%error, "cannot remove the server's cgroups");
+            }
+        })
+    }
+}
+
+impl Shares {
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let mut left = self.cgroups.list()?;
+        left.extend(self.volume.list()?);
+        left.sort();
+        left.dedup();
+        for id in left {
+            tracing::info!(sandbox = %id, "removing what an earlier server left");
+            self.remove_leftover(&id)?;
+        }
+        Ok(())
+    }
+
+    fn remove_leftover(&self, id: &SandboxId) -> io::Result<()> {
+        for _ in 1..LEFTOVER_TRIES {
+            self.cgroups.kill(id)?;
+            match self.cgroups.remove(id) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.cgroups.remove(id)?;
+        self.volume.remove(id)
+    }
+
+    /// Removes the groups and layers of a sandbox in which nothing runs any more.
+    fn remove(&self, id: &SandboxId) -> io::Result<()> {
+        let groups = self.cgroups.remove(id);
+        self.volume.remove(id).and(groups)
+    }
+}
+
+/// One sandbox in the count of those that have something on this host.
+struct Alive {
+    shares: Arc<Shares>,
+}
+
+impl Alive {
+    fn count(shares: &Arc<Shares>) -> Alive {
+        shares.alive.send_modify(|count| *count += 1);
+        Alive { shares: Arc::clone(shares) }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.shares.alive.send_modify(|count| *count -= 1);
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From what a sandbox shall be to the plan of its walls: pure.
+
+use std::path::PathBuf;
+
+use jail::plan::{Device, IdBlock, Overlay, Plan};
+use protocol::config::AgentConfig;
+use protocol::limits::{OPEN_FILES_MAX, SHM_BYTES};
+
+use super::bpf::{TooLarge, assemble};
+use super::seccomp::table;
+use crate::spec::SandboxSpec;
+
+/// The environment inside when nobody says otherwise.
+const DEFAULT_ENVIRONMENT: [(&str, &str); 6] = [
+    ("HOME", HOME),
+    ("USER", "root"),
+    ("LOGNAME", "root"),
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("LANG", "C.UTF-8"),
+    ("SHELL", "/bin/sh"),
+];
+/// The home directory inside, and the working directory when none is named.
+pub(crate) const HOME: &str = "/root";
+
+/// The devices of a sandbox: nothing that reaches hardware or another process (`null(4)`, `random(4)`, `tty(4)`).
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// What tells about the host or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
+const MASKED: [&str; 20] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+    "/sys/fs",
+    "/sys/hypervisor",
+    "/sys/kernel",
+    "/sys/module",
+    "/sys/power",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
+    "/sys/devices/virtual/thermal",
+];
+/// Switches of the kernel.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The capabilities that stay, by number (`capabilities(7)`): what package managers and servers need inside, none of
+/// which reaches beyond the user namespace.
+const CAPABILITIES: [(u32, &str); 8] = [
+    (0, "chown"),
+    (1, "dac_override"),
+    (3, "fowner"),
+    (4, "fsetid"),
+    (5, "kill"),
+    (6, "setgid"),
+    (7, "setuid"),
+    (10, "net_bind_service"),
+];
+
+/// Where things of one sandbox are on the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The agent program.
+    pub(crate) agent: PathBuf,
+    /// The agent's socket.
+    pub(crate) socket: PathBuf,
+    /// Its cgroups' entry files.
+    pub(crate) cgroup_tasks: Vec<PathBuf>,
+    /// For each mount of the rootfs, the directories that take the writes: upper and work.
+    pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
+    /// An empty directory.
+    pub(crate) scratch: PathBuf,
+    /// Its ids.
+    pub(crate) ids: IdBlock,
+}
+
+/// Makes the plan.
+pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<Plan, TooLarge> {
+    let overlays = spec.rootfs.mounts.iter().zip(places.uppers).map(|(mount, (upper, work))| Overlay {
+        at: mount.at.clone(),
+        lowers: mount.lowers.clone(),
+        upper,
+        work,
+    });
+    let config = AgentConfig {
+        secret: secret.to_owned(),
+        envs: environment(&spec.envs),
+        workdir: spec.workdir.clone().unwrap_or_else(|| HOME.to_owned()),
+        prestart: spec.prestart,
+    };
+    Ok(Plan {
+        agent: places.agent,
+        agent_config: serde_json::to_string(&config).expect("a struct of texts is always JSON"),
+        socket: places.socket,
+        hostname: spec.hostname.clone(),
+        ids: places.ids,
+        cgroup_tasks: places.cgroup_tasks,
+        overlays: overlays.collect(),
+        scratch: places.scratch,
+        devices: DEVICES
+            .iter()
+            .map(|&(name, major, minor)| Device { name: name.to_owned(), major, minor })
+            .collect(),
+        device_links: DEVICE_LINKS.iter().map(|&(name, to)| (name.to_owned(), to.to_owned())).collect(),
+        shm_bytes: SHM_BYTES,
+        masked: MASKED.iter().map(|&path| path.to_owned()).collect(),
+        read_only: READ_ONLY.iter().map(|&path| path.to_owned()).collect(),
+        capabilities: CAPABILITIES.iter().map(|&(number, _)| number).collect(),
+        open_files_max: OPEN_FILES_MAX,
+        seccomp: assemble(&table())?,
+    })
+}
+
+/// The default environment with the spec's own over it.
+fn environment(own: &[(String, String)]) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> =
+        DEFAULT_ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    for (name, value) in own {
+        all.retain(|(present, _)| present != name);
+        all.push((name.clone(), value.clone()));
+    }
+    all
+}
+
+/// The files that every sandbox has in its own layer, whatever its image brings: path below `/`, and text.
+pub(crate) fn preset_files(hostname: &str) -> [(&'static str, String); 3] {
+    [
+        ("hostname", format!("{hostname}\n")),
+        (
+            "hosts",
+            format!(
+                "127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+            ),
+        ),
+        ("resolv.conf", "# This sandbox has no network, and so no name server.\n".to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Rootfs, RootfsMount, SandboxId};
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            id: SandboxId::parse("0123456789abcdef").unwrap(),
+            hostname: "box".into(),
+            rootfs: Rootfs { mounts: vec![RootfsMount { at: "/".into(), lowers: vec!["/image".into()] }] },
+            memory_mib: 512,
+            cpu_millis: 1000,
+            pids_max: 64,
+            envs: vec![("PATH".into(), "/mine".into()), ("A".into(), "b".into())],
+            workdir: None,
+            prestart: None,
+        }
+    }
+
+    fn made() -> Plan {
+        let places = Places {
+            agent: "/agent".into(),
+            socket: "/run/a.sock".into(),
+            cgroup_tasks: vec!["/c/tasks".into()],
+            uppers: vec![("/v/u".into(), "/v/w".into())],
+            scratch: "/v/s".into(),
+            ids: IdBlock { first: 1_000_000, count: 65_536 },
+        };
+        plan(&spec(), places, "secret").unwrap()
+    }
+
+    #[test]
+    fn no_capability_that_reaches_outside_is_kept() {
+        // sys_admin, sys_ptrace, sys_module, net_admin, net_raw, mknod, sys_chroot, setpcap, bpf.
+        for number in [21, 19, 16, 12, 13, 27, 18, 8, 39] {
+            assert!(!made().capabilities.contains(&number), "capability {number}");
+        }
+        assert_eq!(made().capabilities.len(), 8);
+    }
+
+    #[test]
+    fn the_environment_of_the_spec_wins_and_the_secret_is_not_in_it() {
+        let config: AgentConfig = serde_json::from_str(&made().agent_config).unwrap();
+        let get = |name: &str| -> Vec<&str> {
+            config.envs.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+        };
+        assert_eq!(get("PATH"), ["/mine"]);
+        assert_eq!(get("HOME"), ["/root"]);
+        assert!(config.envs.iter().all(|(_, value)| value != "secret"));
+    }
+
+    #[test]
+    fn the_kernels_switches_and_secrets_are_behind_walls() {
+        let plan = made();
+        assert!(plan.masked.iter().any(|path| path == "/proc/kcore"));
+        assert!(plan.read_only.iter().any(|path| path == "/proc/sys"));
+        assert!(plan.read_only.iter().any(|path| path == "/proc/sysrq-trigger"));
+        assert!(plan.ids.first > 0, "root inside must not be root outside");
+        assert!(plan.devices.iter().all(|d| matches!((d.major, d.minor), (1, 3 | 5 | 7 | 8 | 9) | (5, 0))));
+    }
+
+    #[test]
+    fn a_plan_survives_the_way_to_the_jail() {
+        let text = serde_json::to_vec(&made()).unwrap();
+        assert_eq!(serde_json::from_slice::<Plan>(&text).unwrap(), made());
+        assert!(text.len() < jail::plan::PLAN_BYTES_MAX / 10);
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A home of its own for each test, and what it takes to build walls here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::agent::{Channel, CommandEnd, Reply, Request};
+use runtime::agent::Event;
+use runtime::container::{ContainerBackend, Programs};
+use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec};
+
+/// One test's home and backend.
+pub(crate) struct Host {
+    pub(crate) backend: ContainerBackend,
+    pub(crate) home: PathBuf,
+}
+
+/// Says why the wall cannot be tested here, or nothing; with `MSB_TEST_REQUIRE=all` a reason is a failure.
+pub(crate) fn missing() -> Option<String> {
+    let reason = if !rustix::process::geteuid().is_root() {
+        Some("not root".to_owned())
+    } else if !programs().jail.exists() || !programs().agent.exists() {
+        Some("msb-jail and msb-agent are not built (cargo xtask build)".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = &reason {
+        assert!(std::env::var_os("MSB_TEST_REQUIRE").is_none(), "cannot test the wall: {reason}");
+        eprintln!("skipped: {reason}");
+    }
+    reason
+}
+
+fn programs() -> Programs {
+    let test = std::env::current_exe().unwrap();
+    let beside = test.ancestors().nth(2).unwrap();
+    Programs { jail: beside.join("msb-jail"), agent: beside.join("msb-agent") }
+}
+
+impl Host {
+    pub(crate) fn new(name: &str) -> Host {
+        let home = std::env::temp_dir().join(format!("wall-{name}-{}", std::process::id()));
+        fs_err::create_dir_all(home.join("root")).unwrap();
+        for directory in ["usr", "proc", "sys", "dev", "tmp", "etc", "root"] {
+            fs_err::create_dir_all(home.join("root").join(directory)).unwrap();
+        }
+        for link in ["bin", "sbin", "lib", "lib64"] {
+            let at = home.join("root").join(link);
+            if !at.exists() {
+                fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
+            }
+        }
+        Host { backend: ContainerBackend::open(&home, programs()).unwrap(), home }
+    }
+
+    pub(crate) fn spec(&self) -> SandboxSpec {
+        SandboxSpec {
+            id: SandboxId::random().unwrap(),
+            hostname: "walled".into(),
+            rootfs: Rootfs {
+                mounts: vec![
+                    RootfsMount { at: "/".into(), lowers: vec![self.home.join("root")] },
+                    RootfsMount { at: "/usr".into(), lowers: vec!["/usr".into()] },
+                ],
+            },
+            memory_mib: 128,
+            cpu_millis: 1000,
+            pids_max: 64,
+            envs: vec![],
+            workdir: None,
+            prestart: None,
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Arc<dyn Sandbox> {
+        self.backend.start(self.spec()).await.unwrap()
+    }
+
+    /// Ends everything and checks that nothing is left.
+    pub(crate) async fn close(self) {
+        self.backend.drain().await;
+        let left: Vec<_> = fs_err::read_dir(self.home.join("sandboxes")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(groups_of(&self.home), Vec::<PathBuf>::new());
+        runtime::volume::remove_tree(&self.home).unwrap();
+    }
+}
+
+/// The cgroup directories of a home.
+pub(crate) fn groups_of(home: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let status = fs_err::metadata(home).unwrap();
+    let key = format!("{:x}-{:x}", status.dev(), status.ino());
+    let hierarchies = fs_err::read_dir("/sys/fs/cgroup").unwrap();
+    let own = hierarchies.map(|entry| entry.unwrap().path().join("microsandbox").join(&key));
+    own.filter(|path| path.exists()).collect()
+}
+
+/// Runs a shell script inside and returns how it ended and what it said on both streams.
+pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> (CommandEnd, String) {
+    let mut connection = sandbox.connect().await.unwrap();
+    let args = vec!["-c".to_owned(), script.to_owned()];
+    connection
+        .request(Request::Command { command: "/bin/sh".into(), args, timeout_ms: Some(20_000) })
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    loop {
+        match connection.next().await.unwrap() {
+            Event::Output(Channel::Stdout | Channel::Stderr, bytes) => said.extend(bytes),
+            Event::Output(..) => panic!("output of no call"),
+            Event::Reply(Reply::Command { end }) => {
+                return (end, String::from_utf8_lossy(&said).into_owned());
+            }
+            Event::Reply(other) => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The only crate with `unsafe`: one safe function for each kernel call that rustix and nix do not wrap. No policy.
+
+pub mod descriptors;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod seccomp;
+pub mod spawn;
