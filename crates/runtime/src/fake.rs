@@ -16,7 +16,7 @@
 //! rest of the line: `echo`, `true`, `false` are known, `missing` cannot be started.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use protocol::agent::{
@@ -93,6 +93,7 @@ pub struct FakeSandbox {
     usage: Mutex<Usage>,
     disk_bytes: Mutex<u64>,
     shared: Arc<Shared>,
+    me: Weak<FakeSandbox>,
 }
 
 /// Counts an attempt that is dropped.
@@ -120,8 +121,7 @@ impl Fake {
     pub fn new() -> Fake {
         let behaviour = Behaviour { start_takes: Some(Duration::ZERO), ..Behaviour::default() };
         let (counts, _) = watch::channel(Counts::default());
-        let shared =
-            Shared { behaviour: Mutex::new(behaviour), counts, sandboxes: Mutex::new(Vec::new()) };
+        let shared = Shared { behaviour: Mutex::new(behaviour), counts, sandboxes: Mutex::new(Vec::new()) };
         Fake { shared: Arc::new(shared) }
     }
 
@@ -168,17 +168,23 @@ impl Backend for Fake {
             }
             attempt.through = true;
             match behaviour.start_fails {
-                Some(Failure::NoCapacity) => return Err(StartError::NoCapacity("no free id block".to_owned())),
+                Some(Failure::NoCapacity) => {
+                    return Err(StartError::NoCapacity("no free id block".to_owned()));
+                }
                 Some(Failure::Walls) => {
                     let source = Some(io::Error::from_raw_os_error(1));
                     return Err(StartError::Walls { step: "mount the root".to_owned(), source });
                 }
                 None => {}
             }
-            let (ended, _) = watch::channel(None);
-            let shared = Arc::clone(&self.shared);
-            let usage = Mutex::new(Usage::default());
-            let sandbox = Arc::new(FakeSandbox { spec, ended, usage, disk_bytes: Mutex::new(0), shared });
+            let sandbox = Arc::new_cyclic(|me| FakeSandbox {
+                spec,
+                ended: watch::channel(None).0,
+                usage: Mutex::new(Usage::default()),
+                disk_bytes: Mutex::new(0),
+                shared: Arc::clone(&self.shared),
+                me: Weak::clone(me),
+            });
             self.shared.count(|counts| counts.live += 1);
             lock(&self.shared.sandboxes).push(Arc::clone(&sandbox));
             Ok(sandbox as Arc<dyn Sandbox>)
@@ -237,10 +243,7 @@ impl Sandbox for FakeSandbox {
             }
             let (ours, theirs) = UnixStream::pair()?;
             self.shared.count(|counts| counts.connections += 1);
-            let sandboxes = lock(&self.shared.sandboxes);
-            let me = sandboxes.iter().find(|other| other.spec.id == self.spec.id).cloned();
-            drop(sandboxes);
-            let sandbox = me.expect("every sandbox is in the list");
+            let sandbox = self.me.upgrade().expect("whoever calls holds it");
             tokio::spawn(async move {
                 tokio::select! {
                     _ = sandbox.until_ended() => {}
@@ -307,18 +310,19 @@ async fn execute(to: &mut OwnedWriteHalf, sandbox: &FakeSandbox, request: Reques
         Request::Command { command, args, timeout_ms } => {
             let order = format!("{command} {}", args.join(" "));
             let script = command_script(&command, &args);
-            let end = match limited(timeout_ms, perform(to, sandbox, script.as_deref().unwrap_or(&order))).await {
-                None => CommandEnd::TimedOut,
-                Some(end) => match end? {
-                    RunEnd::Success => CommandEnd::Exited { code: 0 },
-                    RunEnd::Died { signal: Some(signal), .. } => CommandEnd::Signaled { signal },
-                    RunEnd::Died { code, .. } => CommandEnd::Exited { code: code.unwrap_or(1) },
-                    RunEnd::Unavailable { message } => CommandEnd::NotStarted { message },
-                    RunEnd::Error | RunEnd::TimedOut { .. } | RunEnd::Interrupted => {
-                        CommandEnd::Exited { code: 1 }
-                    }
-                },
-            };
+            let end =
+                match limited(timeout_ms, perform(to, sandbox, script.as_deref().unwrap_or(&order))).await {
+                    None => CommandEnd::TimedOut,
+                    Some(end) => match end? {
+                        RunEnd::Success => CommandEnd::Exited { code: 0 },
+                        RunEnd::Died { signal: Some(signal), .. } => CommandEnd::Signaled { signal },
+                        RunEnd::Died { code, .. } => CommandEnd::Exited { code: code.unwrap_or(1) },
+                        RunEnd::Unavailable { message } => CommandEnd::NotStarted { message },
+                        RunEnd::Error | RunEnd::TimedOut { .. } | RunEnd::Interrupted => {
+                            CommandEnd::Exited { code: 1 }
+                        }
+                    },
+                };
             Ok(Reply::Command { end })
         }
         Request::Run { code, timeout_ms, .. } => {
@@ -372,7 +376,9 @@ async fn perform(to: &mut OwnedWriteHalf, sandbox: &FakeSandbox, script: &str) -
                 sandbox.use_machine(|usage| usage.oom_kills += 1);
                 return Ok(RunEnd::Died { code: None, signal: Some(9) });
             }
-            "unavailable" => return Ok(RunEnd::Unavailable { message: "No such file or directory".to_owned() }),
+            "unavailable" => {
+                return Ok(RunEnd::Unavailable { message: "No such file or directory".to_owned() });
+            }
             "die" => {
                 sandbox.die(rest);
                 std::future::pending().await

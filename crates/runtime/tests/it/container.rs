@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What stands, what is gone afterwards, and what happens when something dies.
 
-use protocol::agent::CommandEnd;
+use protocol::agent::{CommandEnd, Language, RunEnd};
 use runtime::{Backend, Ended, RootfsMount, StartError};
 
-use crate::host::{Host, groups_of, missing, sh};
+use crate::host::{Host, groups_of, missing, run, sh};
 
 const FINE: CommandEnd = CommandEnd::Exited { code: 0 };
 
@@ -26,6 +26,21 @@ async fn a_command_runs_behind_the_walls_and_nothing_is_left() {
     sandbox.stop().await.unwrap();
     sandbox.stop().await.unwrap();
     assert_eq!(sandbox.ended().await, Ended::Stopped);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn kernels_work_behind_the_walls() {
+    if missing().is_some() {
+        return;
+    }
+    let host = Host::new("kernels");
+    let sandbox = host.start().await;
+    let (end, said) = run(&sandbox, Language::Python, "import os\nos.getpid() > 1, 6 * 7").await;
+    assert_eq!((end, said.as_str()), (RunEnd::Success, "(True, 42)\n"));
+    let (end, said) = run(&sandbox, Language::Node, "[6 * 7, process.platform]").await;
+    assert_eq!((end, said.as_str()), (RunEnd::Success, "[ 42, 'linux' ]\n"));
+    sandbox.stop().await.unwrap();
     host.close().await;
 }
 

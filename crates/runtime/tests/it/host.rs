@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::agent::{Channel, CommandEnd, Reply, Request};
+use protocol::agent::{Channel, CommandEnd, Language, Reply, Request, RunEnd};
 use runtime::agent::Event;
 use runtime::container::{ContainerBackend, Programs};
 use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec};
@@ -98,21 +98,31 @@ pub(crate) fn groups_of(home: &Path) -> Vec<PathBuf> {
 
 /// Runs a shell script inside and returns how it ended and what it said on both streams.
 pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> (CommandEnd, String) {
-    let mut connection = sandbox.connect().await.unwrap();
     let args = vec!["-c".to_owned(), script.to_owned()];
-    connection
-        .request(Request::Command { command: "/bin/sh".into(), args, timeout_ms: Some(20_000) })
-        .await
-        .unwrap();
+    let request = Request::Command { command: "/bin/sh".into(), args, timeout_ms: Some(20_000) };
+    match call(sandbox, request).await {
+        (Reply::Command { end }, said) => (end, said),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+/// Executes code inside and returns how it ended and what it said on both streams.
+pub(crate) async fn run(sandbox: &Arc<dyn Sandbox>, language: Language, code: &str) -> (RunEnd, String) {
+    match call(sandbox, Request::Run { language, code: code.into(), timeout_ms: Some(20_000) }).await {
+        (Reply::Run { end }, said) => (end, said),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+async fn call(sandbox: &Arc<dyn Sandbox>, request: Request) -> (Reply, String) {
+    let mut connection = sandbox.connect().await.unwrap();
+    connection.request(request).await.unwrap();
     let mut said = Vec::new();
     loop {
         match connection.next().await.unwrap() {
             Event::Output(Channel::Stdout | Channel::Stderr, bytes) => said.extend(bytes),
             Event::Output(..) => panic!("output of no call"),
-            Event::Reply(Reply::Command { end }) => {
-                return (end, String::from_utf8_lossy(&said).into_owned());
-            }
-            Event::Reply(other) => panic!("{other:?}"),
+            Event::Reply(reply) => return (reply, String::from_utf8_lossy(&said).into_owned()),
         }
     }
 }

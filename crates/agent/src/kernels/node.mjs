@@ -1,0 +1,694 @@
+// SPDX-License-Identifier: Apache-2.0
+// BOOTSTRAP: require("node:vm").compileFunction(require("node:fs").readFileSync(203,"utf8"),["require","process","load"],{filename:"<driver>"})(require,process,(specifier,options)=>import(specifier,options))
+//
+// The Node kernel driver: it executes source text for the agent and keeps the variables.
+//
+// The agent starts `node -e BOOTSTRAP`, which calls this text as the body of a function. Descriptors: 0 is `/dev/null`; 1
+// and 2 are pipes that the agent reads; 200 requests, 201 replies, 202 acknowledgements; 203 this text. A frame is kind u8,
+// id u64, length u32 (little endian), payload.
+//
+//     agent                      driver
+//                            <-- READY(0, version)
+//       RUN(id, source) -------->
+//                            <-- BARRIER(n)          before output changes between stdout and stderr
+//       n as 8 bytes, on 202 --->                    once the agent has drained both pipes
+//                            <-- DONE(id, status)    0 success, 1 raised, 2 interrupted; all output is in the pipes
+//
+// Choices:
+// - `Runtime.evaluate` of an inspector session inside this very process, in REPL mode: the whole text at once, `const` and
+//   `class` can be declared again, top-level await, and the value of the last expression. It knows no `import`: statements
+//   become `const {...} = await ımport(...)`, and `import(` becomes `ımport(` (as long, so that columns stay right).
+// - The evaluation runs inside a `vm.Script` with `breakOnSigint`, whose watchdog stops endless loops; so do the callbacks
+//   that are due right afterwards. Code that resumes later has no watchdog: a loop there ends when the agent kills.
+// - SIGINT during an await clears the timers that were set since the execution began. If sockets, files or children could
+//   still resume its code, nothing is answered and the agent kills: code that was declared ended never goes on.
+// - `process.exit` ends the execution by terminating the JavaScript under way, which no `catch` can stop.
+// - The pipes are opened again through /proc: those descriptors close on exec, block whatever others do to fd 1, and
+//   outlive a closed fd 1. All writes are synchronous.
+// - Timers and sockets of earlier executions live on; their errors go to stderr.
+// - User code may change every builtin: what the driver needs is captured here at the start.
+"use strict";
+
+const fs = require("node:fs");
+const util = require("node:util");
+const vm = require("node:vm");
+const { createHook, AsyncResource } = require("node:async_hooks");
+const { Session } = require("node:inspector");
+const { Socket } = require("node:net");
+const { Readable, Writable } = require("node:stream");
+const { pathToFileURL } = require("node:url");
+
+const [RUN, READY, BARRIER, DONE] = [1, 16, 17, 18];
+const [SUCCESS, ERROR, INTERRUPTED] = [0, 1, 2];
+const HEAD_BYTES = 13;
+const SOURCE_CHARS_MAX = 8 * 1024 * 1024; // of earlier executions, kept for error messages
+const LINE_CHARS_MAX = 200; // of a source line in an error message
+const { O_RDONLY, O_WRONLY } = fs.constants;
+const { apply, defineProperty, getPrototypeOf, has } = Reflect;
+const { writeSync, readSync, openSync, closeSync, fstatSync } = fs;
+const { inspect } = util;
+const { isPromise, isNativeError } = util.types;
+const { setImmediate, clearImmediate, clearTimeout, Buffer, URL, String, SyntaxError } = globalThis;
+const bufferConcat = Buffer.concat;
+const uncurry = (method) => (self, ...args) => apply(method, self, args);
+const [exec, slice, includes, startsWith, repeat, split, charAt] = [
+  RegExp.prototype.exec,
+  ...["slice", "includes", "startsWith", "repeat", "split", "charAt"].map((name) => String.prototype[name]),
+].map(uncurry);
+const [readUInt8, readUInt32LE, readBigUInt64LE, writeUInt8, writeUInt32LE, writeBigUInt64LE, subarray, toText] = [
+  ...["readUInt8", "readUInt32LE", "readBigUInt64LE", "writeUInt8", "writeUInt32LE", "writeBigUInt64LE", "subarray"],
+  "toString",
+].map((name) => uncurry(Buffer.prototype[name]));
+const [isPrototypeOf, errorToString, promiseThen] = [
+  Object.prototype.isPrototypeOf,
+  Error.prototype.toString,
+  Promise.prototype.then,
+].map(uncurry);
+const [mapGet, mapSet, mapDelete, mapKeys, setAdd] = [
+  ...["get", "set", "delete", "keys"].map((name) => Map.prototype[name]),
+  Set.prototype.add,
+].map(uncurry);
+const iteratorNext = uncurry(getPrototypeOf(new Map().keys()).next);
+const cwd = process.cwd;
+const exitProcess = process.reallyExit.bind(process);
+const resourcesInUse = process.getActiveResourcesInfo?.bind(process) ?? (() => []);
+const runTicks = process._tickCallback?.bind(process) ?? (() => {});
+const on = process.on.bind(process);
+const emit = process.emit.bind(process);
+const listeners = process.listeners.bind(process);
+const captureUncaught = process.setUncaughtExceptionCaptureCallback.bind(process);
+const capturesUncaught = process.hasUncaughtExceptionCaptureCallback.bind(process);
+
+// Descriptors
+
+const reopen = (descriptor, flags) => openSync(`/proc/self/fd/${descriptor}`, flags);
+const identities = [0, 1, 2].map((descriptor) => fstatSync(descriptor));
+const saved = [reopen(0, O_RDONLY), reopen(1, O_WRONLY), reopen(2, O_WRONLY)];
+const [requests, replies, acks] = [reopen(200, O_RDONLY), reopen(201, O_WRONLY), reopen(202, O_RDONLY)];
+for (const descriptor of [200, 201, 202, 203]) closeSync(descriptor);
+
+function restoreDescriptor(descriptor) {
+  try {
+    const { dev, ino } = fstatSync(descriptor);
+    if (dev === identities[descriptor].dev && ino === identities[descriptor].ino) return;
+    closeSync(descriptor);
+  } catch {
+    // It was closed.
+  }
+  // A new descriptor gets the lowest free number: this one, as those below it have been restored before.
+  const got = reopen(saved[descriptor], descriptor === 0 ? O_RDONLY : O_WRONLY);
+  if (got !== descriptor) {
+    writeAll(saved[2], Buffer.from(`the kernel cannot restore descriptor ${descriptor}, and ends\n`));
+    exitProcess(1);
+  }
+}
+
+function writeAll(descriptor, bytes) {
+  for (let offset = 0; offset < bytes.length; ) {
+    offset += writeSync(descriptor, bytes, offset, bytes.length - offset);
+  }
+}
+
+function send(kind, id, payload) {
+  const frame = Buffer.alloc(HEAD_BYTES + payload.length);
+  writeUInt8(frame, kind, 0);
+  writeBigUInt64LE(frame, id, 1);
+  writeUInt32LE(frame, payload.length, 9);
+  frame.set(payload, HEAD_BYTES);
+  writeSync(replies, frame); // below PIPE_BUF: never half a frame
+}
+
+// Output
+
+const NOTHING = Buffer.alloc(0);
+const ack = Buffer.alloc(8);
+let sequence = 0n;
+let channel = 0; // the stream that wrote last; 0 once everything is drained
+
+function barrier() {
+  sequence += 1n;
+  const number = sequence;
+  send(BARRIER, number, NOTHING);
+  for (;;) {
+    try {
+      // An earlier barrier that was interrupted leaves its ack behind: skip it.
+      if (readSync(acks, ack, 0, 8, null) === 0 || readBigUInt64LE(ack, 0) >= number) return;
+    } catch (error) {
+      if (error.code !== "EINTR") throw error;
+    }
+  }
+}
+
+function writeOutput(to, bytes) {
+  if (channel !== to) {
+    if (channel !== 0) barrier();
+    channel = to;
+  }
+  writeAll(saved[to], bytes);
+}
+
+class Output extends Writable {
+  constructor(descriptor) {
+    super({ decodeStrings: true });
+    // As with the streams of Node itself, nobody can end or destroy them.
+    const fixed = { fd: descriptor, _type: "pipe", _isStdio: true, destroySoon: this.destroy };
+    for (const name in fixed) defineProperty(this, name, { value: fixed[name], configurable: true, writable: true });
+  }
+  _write(chunk, _encoding, done) {
+    writeOutput(this.fd, chunk);
+    done();
+  }
+  end(chunk, encoding, done) {
+    if (chunk !== null && chunk !== undefined && typeof chunk !== "function") this.write(chunk, encoding);
+    const callback = [chunk, encoding, done].find((argument) => typeof argument === "function");
+    if (callback) process.nextTick(callback);
+    return this;
+  }
+  destroy() {
+    return this;
+  }
+}
+
+const printError = (text) => writeOutput(2, Buffer.from(text));
+const streams = [undefined, new Output(1), new Output(2)];
+const outputWrite = Writable.prototype.write;
+
+const openInput = () => {
+  const input = new Readable({ read() { this.push(null); } }); // prettier-ignore
+  input.fd = 0;
+  return input;
+};
+let stdin = openInput();
+
+// Evaluation
+
+const session = new Session();
+session.connect();
+const sessionPost = uncurry(Session.prototype.post);
+const box = { value: undefined };
+let launched; // what the watched script calls
+
+/** Sends a command that is answered at once, and returns the answer. */
+function ask(method, params) {
+  let answer;
+  sessionPost(session, method, { __proto__: null, objectGroup: "driver", ...params }, (_error, reply) => (answer = reply));
+  return answer;
+}
+
+function hide(name, value) {
+  defineProperty(globalThis, name, { value, enumerable: false, configurable: false, writable: false });
+}
+
+hide("ımport", importModule);
+hide("ıaunch", () => {
+  const act = launched;
+  launched = undefined;
+  return act?.();
+});
+defineProperty(globalThis, "ıbox", { value: box, configurable: true });
+const boxId = ask("Runtime.evaluate", { expression: "ıbox", objectGroup: "box" }).result.objectId;
+delete globalThis.ıbox;
+const watched = new vm.Script("ıaunch()", { filename: "<driver>" });
+const runWatched = uncurry(vm.Script.prototype.runInThisContext);
+
+/** Calls what may run user code; returns whether SIGINT ended it. */
+function interruptible(act) {
+  launched = act;
+  try {
+    runWatched(watched, { __proto__: null, breakOnSigint: true, displayErrors: false });
+    return false;
+  } catch (error) {
+    if (error?.code === "ERR_SCRIPT_EXECUTION_INTERRUPTED") return true;
+    throw error;
+  }
+}
+
+/** Returns the value that the inspector describes. */
+function local({ objectId, value, unserializableValue }) {
+  const argument = objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value };
+  const functionDeclaration = "function (value) { this.value = value; }";
+  ask("Runtime.callFunctionOn", { objectId: boxId, functionDeclaration, arguments: [argument] });
+  const found = box.value;
+  box.value = undefined;
+  return found;
+}
+
+/** Returns the inspector's description of a value. */
+function remote(value) {
+  box.value = value;
+  const functionDeclaration = "function () { const { value } = this; this.value = undefined; return value; }";
+  return ask("Runtime.callFunctionOn", { objectId: boxId, functionDeclaration }).result;
+}
+
+const sources = new Map(); // name -> text
+let sourceChars = 0;
+let runs = 0;
+let current; // the execution under way
+const evaluations = new Set(); // promises of evaluations that may never end: their collection would crash Node 22
+
+function remember(name, source) {
+  mapSet(sources, name, source);
+  sourceChars += source.length;
+  while (sourceChars > SOURCE_CHARS_MAX && sources.size > 1) {
+    const oldest = iteratorNext(mapKeys(sources)).value;
+    sourceChars -= mapGet(sources, oldest).length;
+    mapDelete(sources, oldest);
+  }
+}
+
+function start(id, source) {
+  restore();
+  channel = 0;
+  runs += 1;
+  const name = `<run-${runs}>`;
+  remember(name, source);
+  const began = new AsyncResource("EXECUTION", { requireManualDestroy: true }).asyncId();
+  const run = (current = { id, name, began, resources: resourcesInUse(), status: SUCCESS, settled: false });
+  const expression = `${rewriteImports(source)}\n//# sourceURL=${name}`;
+  const interrupted = interruptible(() => {
+    const parameters = { __proto__: null, expression, replMode: true, silent: true, objectGroup: "driver" };
+    // The first promise that is made is the one of the evaluation as a whole.
+    const hook = createHook({
+      init(_id, type, _trigger, resource) {
+        if (type !== "PROMISE") return;
+        hook.disable();
+        run.promise = resource;
+        setAdd(evaluations, resource);
+      },
+    }).enable();
+    sessionPost(session, "Runtime.evaluate", parameters, (error, reply) => evaluated(run, error, reply));
+    hook.disable();
+    try {
+      runTicks();
+    } catch (error) {
+      uncaught(error);
+    }
+  });
+  if (interrupted) interrupt(run);
+}
+
+function evaluated(run, error, reply) {
+  evaluations.delete(run.promise);
+  if (run.settled) return;
+  const interrupted = interruptible(() => {
+    if (error) {
+      fail(run, error);
+    } else if (reply.exceptionDetails) {
+      fail(run, local(reply.exceptionDetails.exception), reply.exceptionDetails);
+    } else if (reply.result.type === "undefined") {
+      settle(run, SUCCESS);
+    } else {
+      echo(run, local(reply.result));
+    }
+  });
+  if (interrupted) interrupt(run);
+}
+
+function echo(run, value) {
+  if (isPromise(value)) {
+    const shown = (result) => run.settled || (interruptible(() => echo(run, result)) && interrupt(run));
+    const failed = (reason) => run.settled || (interruptible(() => fail(run, reason)) && interrupt(run));
+    promiseThen(value, shown, failed);
+    return;
+  }
+  try {
+    if (value !== undefined && !isTimer(value)) writeOutput(1, Buffer.from(`${inspect(value)}\n`));
+    settle(run, SUCCESS);
+  } catch (error) {
+    fail(run, error);
+  }
+}
+
+function fail(run, error, details) {
+  if (run.settled) return;
+  printError(describe(error, run, details));
+  settle(run, ERROR);
+}
+
+/** Marks the end of an execution; it is announced once the rejections that nobody handled have been reported. */
+function settle(run, status) {
+  if (run.settled) return;
+  run.settled = true;
+  run.status = status;
+  setImmediate(finish, run);
+}
+
+function finish(run) {
+  for (const stream of [streams[1], streams[2]]) {
+    while (stream.writableCorked > 0) stream.uncork();
+  }
+  restore();
+  ask("Runtime.releaseObjectGroup", {});
+  current = undefined;
+  send(DONE, run.id, Buffer.from([run.status]));
+  pump();
+}
+
+// Interrupts and exits
+
+const TIMERS = [[setTimeout(() => {}, 0), clearTimeout], [setImmediate(() => {}), clearImmediate]].map(([timer, clear]) => {
+  clear(timer);
+  return { prototype: getPrototypeOf(timer), clear };
+});
+const ASYNC_ID = Object.getOwnPropertySymbols(setImmediate(() => {})).find((symbol) => symbol.description === "asyncId");
+
+function isTimer(value) {
+  return isPrototypeOf(TIMERS[0].prototype, value) || isPrototypeOf(TIMERS[1].prototype, value);
+}
+
+/** Clears all timers and immediates that were set since the execution began, wherever they are held. */
+function clearTimers(run) {
+  for (const { prototype, clear } of TIMERS) {
+    const { objects } = ask("Runtime.queryObjects", { prototypeObjectId: remote(prototype).objectId });
+    const found = local(objects);
+    for (let index = 0; index < found.length; index++) {
+      if (found[index][ASYNC_ID] > run.began) clear(found[index]);
+    }
+  }
+}
+
+/** Says whether something other than a timer may resume code of the execution. */
+function mayResume(run) {
+  const left = { __proto__: null };
+  const isNew = (type) => type !== "Timeout" && type !== "Immediate" && !(left[type] > 0 && left[type]--);
+  for (const type of run.resources) left[type] = (left[type] ?? 0) + 1;
+  return resourcesInUse().some(isNew);
+}
+
+function interrupt(run) {
+  if (run.settled) return;
+  clearTimers(run);
+  printError("Error: the execution was interrupted\n");
+  settle(run, INTERRUPTED);
+}
+
+function onSigint() {
+  if (!current || current.settled) return;
+  clearTimers(current);
+  if (!mayResume(current)) interrupt(current);
+}
+
+function exit(code) {
+  const run = current;
+  if (run && !run.settled) {
+    run.settled = true;
+    setImmediate(() => {
+      clearTimers(run);
+      const failed = code !== undefined && code !== null && `${code}` !== "0";
+      if (failed) printError(`Error: process.exit(${code})\n`);
+      run.status = failed ? ERROR : SUCCESS;
+      setImmediate(finish, run);
+    });
+  }
+  sessionPost(session, "Runtime.terminateExecution");
+  for (;;); // until the termination takes hold
+}
+
+function uncaught(error, origin = "uncaughtException") {
+  if (listeners("uncaughtException").length > 0) {
+    emit("uncaughtException", error, origin);
+    return;
+  }
+  if (current && !current.settled) {
+    fail(current, error);
+  } else {
+    printError(describe(error, current));
+    if (current) current.status = current.status || ERROR;
+  }
+}
+
+// What errors look like
+
+const FRAME = /(<run-\d+>):(\d+):(\d+)/;
+
+function describe(error, run, details) {
+  try {
+    const text = inspect(error);
+    const where = isNativeError(error) ? whereOf(error, run, details) : "";
+    return `${where}${isNativeError(error) ? "" : "Uncaught "}${text}\n`;
+  } catch {
+    return "Uncaught error that cannot be printed\n";
+  }
+}
+
+/** Returns the user's line with a mark below it, as Node prints it above an error. */
+function whereOf(error, run, details) {
+  let [, name, line, column] = exec(FRAME, `${error.stack}`) ?? [];
+  if (!name && run && details && isPrototypeOf(SyntaxError.prototype, error)) {
+    [name, line, column] = [run.name, details.lineNumber + 1, details.columnNumber + 1];
+  }
+  const text = name && split(mapGet(sources, name) ?? "", "\n")[line - 1];
+  if (!text || text.length > LINE_CHARS_MAX) return "";
+  return `${name}:${line}\n${text}\n${repeat(" ", column - 1)}^\n\n`;
+}
+
+/** Formats stacks without the driver's frames, and without the frame of the inspector above them. */
+function prepareStackTrace(error, frames) {
+  let text;
+  try {
+    const { code } = error;
+    text = typeof code === "string" && startsWith(code, "ERR_") ? `${error.name} [${code}]: ${error.message}` : errorToString(error);
+  } catch {
+    text = "Error";
+  }
+  const file = (index) => frames[index]?.getFileName() ?? "";
+  let index = 0;
+  while (file(index) === "<driver>") index++;
+  for (; index < frames.length && file(index) !== "<driver>"; index++) {
+    if (file(index + 1) !== "<driver>" || !startsWith(file(index), "node:")) text += `\n    at ${frames[index]}`;
+  }
+  return text;
+}
+
+// Imports
+
+/** `import(specifier)`, relative to the working directory; for an import statement also a check of the names. */
+async function importModule(specifier, options, names) {
+  specifier = `${specifier}`;
+  const from = pathToFileURL(`${cwd()}/`);
+  const relative = startsWith(specifier, ".") || startsWith(specifier, "/");
+  let module;
+  try {
+    module = await load(relative ? new URL(specifier, from).href : specifier, options);
+  } catch (error) {
+    if (relative || error?.code !== "ERR_MODULE_NOT_FOUND") throw error;
+    let path;
+    try {
+      path = require("node:module").createRequire(from).resolve(specifier);
+    } catch {
+      throw error;
+    }
+    module = await load(pathToFileURL(path).href, options);
+  }
+  for (let index = 0; index < (names?.length ?? 0); index++) {
+    if (!has(module, names[index])) {
+      throw new SyntaxError(`The requested module '${specifier}' does not provide an export named '${names[index]}'`);
+    }
+  }
+  return module;
+}
+
+const SPACE = /(?:\s|\/\/[^\n]*|\/\*[^]*?\*\/)*/y;
+const WORD = /[\p{ID_Continue}$#@\\]+/uy;
+const STRING = /"(?:[^"\\\n]|\\[^])*"|'(?:[^'\\\n]|\\[^])*'/y;
+const REGEX = /\/(?:[^/\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/[a-z]*/y;
+const TEMPLATE = /(?:[^`\\$]|\\[^]|\$(?!\{))*(?:`|\$\{)/y;
+const NAMES = /\{[^{}]*\}/y;
+const BEFORE_REGEX = /^(?:return|typeof|case|do|else|in|of|instanceof|new|void|delete|throw|await|yield)$/;
+const BEFORE_HEAD = /^(?:if|while|for|with)$/;
+
+function match(pattern, text, at) {
+  pattern.lastIndex = at;
+  return exec(pattern, text)?.[0] ?? "";
+}
+
+/** Returns the source with its imports as calls of `ımport`; the number of lines stays. */
+function rewriteImports(source) {
+  if (!includes(source, "import")) return source;
+  let result = "";
+  let copied = 0;
+  const replace = (from, to, text) => {
+    result += slice(source, copied, from) + text;
+    copied = to;
+  };
+  const open = []; // brackets; a "(" remembers whether a regex may follow its end; "`" is a template around
+  let depth = 0;
+  let before = ""; // the token before
+  let at = 0;
+  const push = (bracket) => (open[depth++] = bracket);
+  const template = () => {
+    const text = match(TEMPLATE, source, at);
+    at += text.length || source.length;
+    before = ")";
+    if (charAt(text, text.length - 1) === "{") before = push("`");
+  };
+  while ((at += match(SPACE, source, at).length) < source.length) {
+    const character = charAt(source, at);
+    const word = match(WORD, source, at);
+    const string = match(STRING, source, at);
+    const regexMayCome = !exec(/^(?:\)|\]|\+\+|--)$/, before) && (!exec(/^[\p{ID_Continue}$"]/u, before) || exec(BEFORE_REGEX, before));
+    const regex = character === "/" && regexMayCome ? match(REGEX, source, at) : "";
+    if (word === "import" && before !== ".") {
+      const statement = depth === 0 ? readImport(source, at) : undefined;
+      const next = at + 6 + match(SPACE, source, at + 6).length;
+      if (statement) replace(at, statement.end, statement.text);
+      else if (charAt(source, next) === "(") replace(at, at + 6, "ımport");
+      at = statement ? statement.end : at + 6;
+      before = statement ? ";" : "import";
+    } else if (word || string || regex) {
+      at += (word || string || regex).length;
+      before = word || (string ? '"' : ")");
+    } else if (character === "`") {
+      at += 1;
+      template();
+    } else {
+      at += 1;
+      if (character === "(" || character === "[" || character === "{") push(character === "(" && exec(BEFORE_HEAD, before) ? "head" : character);
+      const closed = character === ")" || character === "]" || character === "}" ? open[--depth] : "";
+      if (depth < 0) depth = 0;
+      if (closed === "`") template();
+      else if (closed === "head") before = ";";
+      else before = (character === "+" || character === "-") && before === character && charAt(source, at - 2) === character ? character + character : character;
+    }
+  }
+  return result + slice(source, copied);
+}
+
+/** Reads an import statement; undefined if it is none. */
+function readImport(source, from) {
+  let at = from + 6;
+  const take = (pattern) => {
+    at += match(SPACE, source, at).length;
+    const text = match(pattern, source, at);
+    at += text.length;
+    return text;
+  };
+  const targets = []; // patterns for the namespace object, which is evaluated once
+  let names = "";
+  let specifier = take(STRING);
+  if (!specifier) {
+    const standard = take(WORD);
+    if (standard) targets[0] = `{default: ${standard}}`;
+    if (!standard || take(/,/y)) {
+      const list = take(NAMES);
+      if (list) {
+        const imports = readNames(slice(list, 1, -1));
+        targets[targets.length] = `{${imports.pattern}}`;
+        names = imports.names;
+      } else if (take(/\*/y) && take(WORD) === "as") {
+        targets[targets.length] = take(WORD);
+      } else {
+        return undefined;
+      }
+    }
+    if (take(WORD) !== "from" || !(specifier = take(STRING))) return undefined;
+    if (standard) names = `"default",${names}`;
+  }
+  const end = at;
+  const attributes = exec(/^(?:with|assert)$/, take(WORD)) ? take(NAMES) : "";
+  if (!attributes) at = end;
+  const options = attributes ? `{with: ${attributes}, assert: ${attributes}}` : "undefined";
+  const call = `await ımport(${specifier}, ${options}, [${names}])`;
+  const pattern = targets.length === 2 ? `[${targets[0]}, ${targets[1]}]` : targets[0];
+  const value = targets.length === 2 ? `(module => [module, module])(${call})` : call;
+  const lines = repeat("\n", split(slice(source, from, at), "\n").length - 1);
+  return { end: at, text: (targets.length ? `const ${pattern} = ${value}` : `void (${call})`) + lines };
+}
+
+/** Turns `a, b as c` into the pattern `a, b: c` and the list of names `"a","b",`. */
+function readNames(list) {
+  const clean = { pattern: "", names: "" };
+  let at = 0;
+  const take = (pattern) => {
+    at += match(SPACE, list, at).length;
+    const text = match(pattern, list, at);
+    at += text.length;
+    return text;
+  };
+  for (;;) {
+    const name = take(STRING) || take(WORD);
+    if (!name) return clean;
+    const alias = exec(/^as\b/, slice(list, at + match(SPACE, list, at).length)) && take(WORD) ? take(WORD) : name;
+    clean.pattern += `${name}: ${alias}, `;
+    clean.names += `${exec(/^["']/, name) ? name : `"${name}"`},`;
+    take(/,/y);
+  }
+}
+
+// What user code may have broken
+
+const consoleObject = console;
+const consoleMembers = Object.getOwnPropertyNames(console).map((name) => [name, console[name]]);
+const globals = { process, console: consoleObject };
+let directory = cwd();
+
+function restore() {
+  for (let descriptor = 0; descriptor < 3; descriptor++) restoreDescriptor(descriptor);
+  if (stdin.readableDidRead || stdin.destroyed) stdin = openInput();
+  const members = { stdin, stdout: streams[1], stderr: streams[2], exit };
+  for (const name in members) {
+    if (process[name] !== members[name]) {
+      defineProperty(process, name, { value: members[name], configurable: true, enumerable: true, writable: true });
+    }
+  }
+  for (let number = 1; number < 3; number++) {
+    if (streams[number].write !== outputWrite) streams[number].write = outputWrite;
+  }
+  for (const name in globals) if (globalThis[name] !== globals[name]) globalThis[name] = globals[name];
+  for (let index = 0; index < consoleMembers.length; index++) {
+    const member = consoleMembers[index];
+    if (consoleObject[member[0]] !== member[1]) consoleObject[member[0]] = member[1];
+  }
+  if (!listeners("SIGINT").includes(onSigint)) on("SIGINT", onSigint);
+  if (!capturesUncaught()) captureUncaught(uncaught);
+  followDirectory();
+}
+
+/** Lets `require` resolve from the working directory after a change of it. */
+function followDirectory() {
+  try {
+    if (cwd() === directory) return;
+    directory = cwd();
+    globalThis.require = require("node:module").createRequire(`${directory}/`);
+  } catch {
+    // The directory was deleted.
+  }
+}
+
+// Requests
+
+let received = NOTHING;
+let chunks = [];
+let waiting = 0; // bytes in chunks
+
+/** Starts the next execution if its request is complete and none is under way. */
+function pump() {
+  const total = received.length + waiting;
+  if (current || total < HEAD_BYTES) return;
+  if (received.length < HEAD_BYTES || total >= HEAD_BYTES + readUInt32LE(received, 9)) {
+    received = bufferConcat([received, ...chunks]);
+    chunks = [];
+    waiting = 0;
+  }
+  const end = HEAD_BYTES + readUInt32LE(received, 9);
+  if (received.length < end) return;
+  const frame = subarray(received, 0, end);
+  received = subarray(received, end);
+  if (readUInt8(frame, 0) !== RUN) return pump();
+  const id = readBigUInt64LE(frame, 1);
+  current = { id, settled: true }; // taken
+  // One turn later, so that a SIGINT that was meant for the execution before cannot hit this one.
+  setImmediate(start, id, toText(frame, "utf8", HEAD_BYTES));
+}
+
+defineProperty(Error, "prepareStackTrace", { value: prepareStackTrace, configurable: true, writable: true, enumerable: false });
+process.execArgv = [];
+restore();
+const socket = new Socket({ fd: requests, readable: true, writable: false });
+socket.on("data", (data) => {
+  chunks[chunks.length] = data;
+  waiting += data.length;
+  pump();
+});
+socket.on("end", () => exitProcess(0));
+send(READY, 0n, Buffer.from(`Node.js ${process.version}`));

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The agent: PID 1 inside every sandbox. It runs commands, holds kernels and reaps.
+//!
+//! One operating system thread, one task for each connection, one for each kernel and one for the reaper:
+//!
+//! ```text
+//! listener (fd 3) ─▶ server ─▶ connection ─┬▶ command ──▶ process ─▶ supervisor ─▶ the program
+//!                                          └▶ kernels ──▶ process ─▶ supervisor ─▶ the interpreter
+//!                                                            ▲
+//!                                             reaper ────────┘ (the only one that waits for children)
+//! ```
+//!
+//! Everything that a program inside could reach is its own: the agent's memory and descriptors are closed to it (same
+//! user id, but not dumpable), its socket is outside the sandbox, and what programs write is bytes, never trusted.
+
+mod log;
+mod startup;
+
+mod connection;
+mod outbox;
+mod server;
+
+mod command;
+mod environment;
+mod kernels;
+
+mod process;
+mod reaper;
+mod relay;
+mod tree;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::runtime;
+use tokio::sync::Semaphore;
+
+use crate::environment::Environment;
+use crate::kernels::Kernels;
+use crate::reaper::Reaper;
+use crate::startup::{Startup, StartupError};
+
+/// What all calls share.
+pub(crate) struct Agent {
+    /// The secret that a connection must present.
+    secret: String,
+    /// Where and with which variables programs start.
+    environment: Environment,
+    /// Knows which supervisors live.
+    reaper: Arc<Reaper>,
+    /// Places for the pipes of processes that outlive their command.
+    left_behind: Arc<Semaphore>,
+}
+
+fn main() -> ExitCode {
+    match startup::prepare().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error("cannot run", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(startup: Startup) -> Result<(), StartupError> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().map_err(StartupError::Runtime)?;
+    runtime.block_on(async {
+        let listener = server::listen(startup.listener).map_err(StartupError::Listener)?;
+        let reaper = Reaper::start().map_err(StartupError::Runtime)?;
+        let agent = Arc::new(Agent {
+            secret: startup.config.secret,
+            environment: startup.environment,
+            reaper,
+            left_behind: Arc::new(Semaphore::new(protocol::limits::LEFT_BEHIND_PIPES_MAX)),
+        });
+        let kernels = Kernels::start(&agent, startup.config.prestart);
+        server::serve(listener, agent, kernels).await
+    })
+}

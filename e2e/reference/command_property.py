@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+result = await sb.command.run("ls", ["-la", "/"])
+print(await result.output())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+result = await sb.command.run("sleep", ["10"], timeout=5)
