@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask setup`: installs by name what is missing and says so; quick when nothing is.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use fs_err as fs;
+
+use crate::process;
+use crate::workspace::{SYSTEM_PYTHON, Workspace, is_root};
+
+/// A package of Debian, and how to see that what we need of it is there.
+struct Package {
+    name: &'static str,
+    why: &'static str,
+    is_there: fn() -> bool,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { name: "gcc", why: "the linker of Rust", is_there: || answers("cc", &["--version"]) },
+    Package {
+        name: "libc6-dev",
+        why: "msb-jail and msb-agent are linked with the static C library",
+        is_there: || c_library_is_there("libc.a"),
+    },
+    Package {
+        name: "python3",
+        why: "the interpreter of sandboxes, and of the tests",
+        is_there: || exists(SYSTEM_PYTHON),
+    },
+    Package {
+        name: "python3-venv",
+        why: "the Python environment of the tests",
+        is_there: || answers(SYSTEM_PYTHON, &["-c", "import venv, ensurepip"]),
+    },
+    Package {
+        name: "python3-pip",
+        why: "pip install inside sandboxes",
+        is_there: || answers(SYSTEM_PYTHON, &["-m", "pip", "--version"]),
+    },
+    Package {
+        name: "nodejs",
+        why: "the JavaScript interpreter of sandboxes",
+        is_there: || exists("/usr/bin/node"),
+    },
+    Package {
+        name: "util-linux",
+        why: "tests try what unshare and mount can do",
+        is_there: || exists("/usr/bin/unshare"),
+    },
+];
+
+/// The oldest Python that the SDK supports.
+const PYTHON_MIN: &str = "3.10";
+const STAMP: &str = "microsandbox-setup";
+const REQUIREMENTS: &str = "e2e/requirements.txt";
+const SDK: &str = "sdk/python";
+
+/// Installs what is missing.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    debian_packages()?;
+    components(workspace);
+    nextest(workspace)?;
+    python_environment(workspace)
+}
+
+fn debian_packages() -> Result<()> {
+    let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !(package.is_there)()).collect();
+    if missing.is_empty() {
+        println!("setup: all packages of the system are there");
+        return Ok(());
+    }
+    println!("setup: missing on this system, by the names of Debian's packages:");
+    for package in &missing {
+        println!("  {}: {}", package.name, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !exists("/etc/debian_version") || !exists("/usr/bin/apt-get") {
+        println!(
+            "setup: this is no Debian; going on without, install what these packages hold if something fails"
+        );
+        return Ok(());
+    }
+    if !is_root()? {
+        bail!(
+            "only root can install packages; try: sudo apt-get install --no-install-recommends {}",
+            names.join(" ")
+        );
+    }
+    process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(names);
+    process::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    match missing.iter().find(|package| !(package.is_there)()) {
+        None => Ok(()),
+        Some(package) => {
+            bail!("{} was installed, but what it is for still does not work: {}", package.name, package.why)
+        }
+    }
+}
+
+/// Adds the parts of the Rust toolchain that `check` and `fmt` use; a toolchain that cannot have them works without.
+fn components(workspace: &Workspace) {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if component_is_there(workspace, subcommand) {
+            continue;
+        }
+        println!("setup: adding {component} to the Rust toolchain");
+        let mut rustup = Command::new("rustup");
+        rustup.args(["component", "add", component]).current_dir(&workspace.root);
+        if let Err(error) = process::run(&mut rustup) {
+            println!(
+                "setup: {component} is left out, and so is what `cargo xtask check` does with it ({error:#})"
+            );
+        }
+    }
+}
+
+/// Says whether a cargo subcommand of the toolchain is installed.
+pub(crate) fn component_is_there(workspace: &Workspace, subcommand: &str) -> bool {
+    process::succeeds(workspace.cargo(subcommand).arg("--version"))
+}
+
+fn nextest(workspace: &Workspace) -> Result<()> {
+    if process::succeeds(workspace.cargo("nextest").arg("--version")) {
+        return Ok(());
+    }
+    println!("setup: installing cargo-nextest, which runs the Rust tests; this takes some minutes");
+    process::run(workspace.cargo("install").args(["--locked", "cargo-nextest"]))
+}
+
+/// Makes the Python environment with the SDK as it stands in this repository and the tools of the tests.
+pub(crate) fn python_environment(workspace: &Workspace) -> Result<()> {
+    let python = python()?;
+    let stamp = workspace.venv().join(STAMP);
+    let wanted = fingerprint(workspace, &python)?;
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    println!("setup: making the Python environment {}", workspace.venv().display());
+    process::run(Command::new(&python).args(["-m", "venv", "--clear"]).arg(workspace.venv()))?;
+    let mut pip = workspace.python_program("python");
+    pip.args(["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS, "--editable", SDK]);
+    process::run(&mut pip)?;
+    // pyright fetches its other half when it is first run: that belongs to the setup, not to a check.
+    if !process::succeeds(workspace.python_program("pyright").arg("--version")) {
+        println!("setup: pyright does not start here; `cargo xtask check` will say so too");
+    }
+    fs::write(stamp, wanted)?;
+    Ok(())
+}
+
+/// Finds the Python for the environment: the system's own, else the first one on the path.
+fn python() -> Result<String> {
+    let version = format!(
+        "import sys, venv, ensurepip; sys.exit(sys.version_info < ({}))",
+        PYTHON_MIN.replace('.', ", ")
+    );
+    let found = [SYSTEM_PYTHON, "python3"].into_iter().find(|python| answers(python, &["-c", &version]));
+    let found = found.with_context(|| format!("no Python {PYTHON_MIN} or later with venv and ensurepip"))?;
+    Ok(found.to_owned())
+}
+
+/// Names everything that the environment was made from.
+fn fingerprint(workspace: &Workspace, python: &str) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for file in [REQUIREMENTS, "sdk/python/pyproject.toml"] {
+        fs::read_to_string(workspace.root.join(file))?.hash(&mut hasher);
+    }
+    process::capture(Command::new(python).arg("--version"))?.hash(&mut hasher);
+    (python, &workspace.root, workspace.venv()).hash(&mut hasher);
+    Ok(format!("{:016x}\n", hasher.finish()))
+}
+
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
+}
+
+fn answers(program: &str, arguments: &[&str]) -> bool {
+    process::succeeds(Command::new(program).args(arguments))
+}
+
+/// Says whether the C compiler knows where a library is: it answers with the bare name when it does not.
+fn c_library_is_there(library: &str) -> bool {
+    process::capture(Command::new("cc").arg(format!("-print-file-name={library}")))
+        .is_ok_and(|answer| answer.trim_end() != library)
+}
