@@ -93,3 +93,35 @@ pub const ENVS_BYTES_MAX: usize = 256 * 1024;
 pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Most entries of a writable layer that are counted for its size.
 pub const DISK_SCAN_ENTRIES_MAX: usize = 1_000_000;
+
+/// Most HTTP connections that are served at once; further ones wait to be accepted.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+/// How long a connection may take to send the head of its next request, idle time included.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(120);
+/// How long the body of a request may take to arrive.
+pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(60);
+/// Most bytes of a body that is too large which are read and thrown away, so that its sender gets to see the answer.
+pub const HTTP_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long open connections get to finish when the server ends, after all sandboxes have.
+pub const HTTP_CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long the server waits after a failed accept (no descriptor left) before the next one.
+pub const HTTP_ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// What a refused client is told to wait when the server is full, in seconds.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+/// Most calls that are under way in one sandbox; further ones wait. Less than [`AGENT_CONNECTIONS_MAX`], so that the
+/// agent has room for connections that are just being closed.
+pub const SANDBOX_CALLS_MAX: usize = 48;
+/// Most connections to one agent that are kept open between calls.
+pub const AGENT_IDLE_CONNECTIONS_MAX: usize = 4;
+/// How long a call whose connection broke waits to learn how its sandbox ended.
+pub const ENDED_NOTICE_WAIT: Duration = Duration::from_secs(1);
+/// Share of [`OUTPUT_BYTES_MAX`] and [`OUTPUT_LINES_MAX`] that one stream leaves to the other, as a divisor.
+pub const OUTPUT_RESERVE_SHARE: usize = 32;
+/// Shortest span of time over which processor use is told.
+pub const CPU_SPAN_MIN: Duration = Duration::from_millis(100);
+/// How long the counted size of a writable layer is good for.
+pub const DISK_SAMPLE_KEEP: Duration = Duration::from_secs(2);
+/// How long a question for metrics waits for sizes that are being counted.
+pub const DISK_WAIT: Duration = Duration::from_secs(2);
+/// Most writable layers that are counted at once.
+pub const DISK_SCANS_MAX: usize = 2;

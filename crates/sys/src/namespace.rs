@@ -43,7 +43,8 @@ pub fn fork_sibling_into(namespaces: Namespaces) -> io::Result<Fork> {
     arguments.flags = namespaces.0 | libc::CLONE_PARENT as u64;
     // SAFETY: without CLONE_VM the child has a copy of this memory, as after fork(2); there is exactly one thread
     // (checked above), so no lock is left behind locked. No stack is given: the child goes on where the parent is.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
     match i32::try_from(result) {
         Ok(0) => Ok(Fork::Child),
         Ok(pid) if pid > 0 => Ok(Fork::Parent(pid)),

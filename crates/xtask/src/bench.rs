@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Profile, Scope};
+use crate::server::Server;
 use crate::workspace::{Workspace, require_root};
 use crate::{process, setup};
 
@@ -13,16 +14,15 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<()> {
     require_root("bench")?;
     setup::run(workspace)?;
     build::programs(workspace, profile, Scope::Programs)?;
+    let server = Server::start(workspace, profile, "bench")?;
     let mut command = workspace.python_program("python");
-    command
-        .arg("e2e/bench.py")
-        .env("CARGO_TARGET_DIR", &workspace.target)
-        .env("MSB_PROFILE", profile.folder());
+    command.arg("e2e/bench.py").env("MSB_SERVER_URL", &server.url).env_remove("MSB_API_KEY");
     if let Some(file) = json {
         // The benchmark starts in the root of the repository, the developer may be elsewhere.
         command.arg("--json").arg(std::path::absolute(file).context("cannot find the current folder")?);
     }
-    process::run(&mut command)
+    process::run(&mut command)?;
+    server.end()
 }
 
 fn read(options: &[String]) -> Result<(Profile, Option<&str>)> {

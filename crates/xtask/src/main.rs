@@ -13,6 +13,7 @@ mod elf;
 mod fmt;
 mod process;
 mod quickstart;
+mod server;
 mod setup;
 mod summary;
 mod test;

@@ -49,14 +49,16 @@ const { writeSync, readSync, openSync, closeSync, fstatSync } = fs;
 const { inspect } = util;
 const { isPromise, isNativeError } = util.types;
 const { setImmediate, clearImmediate, clearTimeout, Buffer, URL, String, SyntaxError } = globalThis;
-const bufferConcat = Buffer.concat;
+const { alloc: allocate, concat: concatenate } = Buffer;
+const bytesOf = Buffer.from;
+const nextTick = process.nextTick.bind(process);
 const uncurry = (method) => (self, ...args) => apply(method, self, args);
 const [exec, slice, includes, startsWith, repeat, split, charAt] = [
   RegExp.prototype.exec,
   ...["slice", "includes", "startsWith", "repeat", "split", "charAt"].map((name) => String.prototype[name]),
 ].map(uncurry);
-const [readUInt8, readUInt32LE, readBigUInt64LE, writeUInt8, writeUInt32LE, writeBigUInt64LE, subarray, toText] = [
-  ...["readUInt8", "readUInt32LE", "readBigUInt64LE", "writeUInt8", "writeUInt32LE", "writeBigUInt64LE", "subarray"],
+const [readUInt8, readUInt32LE, readBigUInt64LE, writeUInt8, writeUInt32LE, writeBigUInt64LE, subarray, copy, toText] = [
+  ...["readUInt8", "readUInt32LE", "readBigUInt64LE", "writeUInt8", "writeUInt32LE", "writeBigUInt64LE", "subarray", "copy"],
   "toString",
 ].map((name) => uncurry(Buffer.prototype[name]));
 const [isPrototypeOf, errorToString, promiseThen] = [
@@ -64,10 +66,12 @@ const [isPrototypeOf, errorToString, promiseThen] = [
   Error.prototype.toString,
   Promise.prototype.then,
 ].map(uncurry);
-const [mapGet, mapSet, mapDelete, mapKeys, setAdd] = [
+const [mapGet, mapSet, mapDelete, mapKeys, setAdd, setDelete] = [
   ...["get", "set", "delete", "keys"].map((name) => Map.prototype[name]),
   Set.prototype.add,
+  Set.prototype.delete,
 ].map(uncurry);
+const syntaxErrorPrototype = SyntaxError.prototype;
 const iteratorNext = uncurry(getPrototypeOf(new Map().keys()).next);
 const cwd = process.cwd;
 const exitProcess = process.reallyExit.bind(process);
@@ -98,7 +102,7 @@ function restoreDescriptor(descriptor) {
   // A new descriptor gets the lowest free number: this one, as those below it have been restored before.
   const got = reopen(saved[descriptor], descriptor === 0 ? O_RDONLY : O_WRONLY);
   if (got !== descriptor) {
-    writeAll(saved[2], Buffer.from(`the kernel cannot restore descriptor ${descriptor}, and ends\n`));
+    writeAll(saved[2], bytesOf(`the kernel cannot restore descriptor ${descriptor}, and ends\n`));
     exitProcess(1);
   }
 }
@@ -110,18 +114,18 @@ function writeAll(descriptor, bytes) {
 }
 
 function send(kind, id, payload) {
-  const frame = Buffer.alloc(HEAD_BYTES + payload.length);
+  const frame = allocate(HEAD_BYTES + payload.length);
   writeUInt8(frame, kind, 0);
   writeBigUInt64LE(frame, id, 1);
   writeUInt32LE(frame, payload.length, 9);
-  frame.set(payload, HEAD_BYTES);
+  copy(payload, frame, HEAD_BYTES);
   writeSync(replies, frame); // below PIPE_BUF: never half a frame
 }
 
 // Output
 
-const NOTHING = Buffer.alloc(0);
-const ack = Buffer.alloc(8);
+const NOTHING = allocate(0);
+const ack = allocate(8);
 let sequence = 0n;
 let channel = 0; // the stream that wrote last; 0 once everything is drained
 
@@ -160,8 +164,8 @@ class Output extends Writable {
   }
   end(chunk, encoding, done) {
     if (chunk !== null && chunk !== undefined && typeof chunk !== "function") this.write(chunk, encoding);
-    const callback = [chunk, encoding, done].find((argument) => typeof argument === "function");
-    if (callback) process.nextTick(callback);
+    const callback = typeof chunk === "function" ? chunk : typeof encoding === "function" ? encoding : done;
+    if (typeof callback === "function") nextTick(callback);
     return this;
   }
   destroy() {
@@ -169,16 +173,14 @@ class Output extends Writable {
   }
 }
 
-const printError = (text) => writeOutput(2, Buffer.from(text));
+const printError = (text) => writeOutput(2, bytesOf(text));
 const streams = [undefined, new Output(1), new Output(2)];
-const outputWrite = Writable.prototype.write;
 
 const openInput = () => {
   const input = new Readable({ read() { this.push(null); } }); // prettier-ignore
   input.fd = 0;
   return input;
 };
-let stdin = openInput();
 
 // Evaluation
 
@@ -288,7 +290,7 @@ function start(id, source) {
 }
 
 function evaluated(run, error, reply) {
-  evaluations.delete(run.promise);
+  setDelete(evaluations, run.promise);
   if (run.settled) return;
   const interrupted = interruptible(() => {
     if (error) {
@@ -312,7 +314,7 @@ function echo(run, value) {
     return;
   }
   try {
-    if (value !== undefined && !isTimer(value)) writeOutput(1, Buffer.from(`${inspect(value)}\n`));
+    if (value !== undefined && !isTimer(value)) writeOutput(1, bytesOf(`${inspect(value)}\n`));
     settle(run, SUCCESS);
   } catch (error) {
     fail(run, error);
@@ -334,13 +336,13 @@ function settle(run, status) {
 }
 
 function finish(run) {
-  for (const stream of [streams[1], streams[2]]) {
-    while (stream.writableCorked > 0) stream.uncork();
+  for (let number = 1; number < 3; number++) {
+    while (streams[number].writableCorked > 0) streams[number].uncork();
   }
   restore();
   ask("Runtime.releaseObjectGroup", {});
   current = undefined;
-  send(DONE, run.id, Buffer.from([run.status]));
+  send(DONE, run.id, bytesOf([run.status]));
   pump();
 }
 
@@ -358,7 +360,8 @@ function isTimer(value) {
 
 /** Clears all timers and immediates that were set since the execution began, wherever they are held. */
 function clearTimers(run) {
-  for (const { prototype, clear } of TIMERS) {
+  for (let kind = 0; kind < TIMERS.length; kind++) {
+    const { prototype, clear } = TIMERS[kind];
     const { objects } = ask("Runtime.queryObjects", { prototypeObjectId: remote(prototype).objectId });
     const found = local(objects);
     for (let index = 0; index < found.length; index++) {
@@ -370,9 +373,13 @@ function clearTimers(run) {
 /** Says whether something other than a timer may resume code of the execution. */
 function mayResume(run) {
   const left = { __proto__: null };
-  const isNew = (type) => type !== "Timeout" && type !== "Immediate" && !(left[type] > 0 && left[type]--);
-  for (const type of run.resources) left[type] = (left[type] ?? 0) + 1;
-  return resourcesInUse().some(isNew);
+  for (let index = 0; index < run.resources.length; index++) left[run.resources[index]] = (left[run.resources[index]] ?? 0) + 1;
+  const now = resourcesInUse();
+  for (let index = 0; index < now.length; index++) {
+    const type = now[index];
+    if (type !== "Timeout" && type !== "Immediate" && !(left[type]-- > 0)) return true;
+  }
+  return false;
 }
 
 function interrupt(run) {
@@ -424,8 +431,10 @@ const FRAME = /(<run-\d+>):(\d+):(\d+)/;
 function describe(error, run, details) {
   try {
     const text = inspect(error);
-    const where = isNativeError(error) ? whereOf(error, run, details) : "";
-    return `${where}${isNativeError(error) ? "" : "Uncaught "}${text}\n`;
+    if (!isNativeError(error)) return `Uncaught ${text}\n`;
+    // An error without frames comes in square brackets, which say nothing to the user.
+    const plain = charAt(text, 0) === "[" && charAt(text, text.length - 1) === "]" ? slice(text, 1, -1) : text;
+    return `${whereOf(error, run, details)}${plain}\n`;
   } catch {
     return "Uncaught error that cannot be printed\n";
   }
@@ -433,10 +442,11 @@ function describe(error, run, details) {
 
 /** Returns the user's line with a mark below it, as Node prints it above an error. */
 function whereOf(error, run, details) {
-  let [, name, line, column] = exec(FRAME, `${error.stack}`) ?? [];
-  if (!name && run && details && isPrototypeOf(SyntaxError.prototype, error)) {
-    [name, line, column] = [run.name, details.lineNumber + 1, details.columnNumber + 1];
-  }
+  const { 1: frameName, 2: frameLine, 3: frameColumn } = exec(FRAME, `${error.stack}`) ?? {};
+  const atParsing = !frameName && run && details && isPrototypeOf(syntaxErrorPrototype, error);
+  const name = atParsing ? run.name : frameName;
+  const line = atParsing ? details.lineNumber + 1 : frameLine;
+  const column = atParsing ? details.columnNumber + 1 : frameColumn;
   const text = name && split(mapGet(sources, name) ?? "", "\n")[line - 1];
   if (!text || text.length > LINE_CHARS_MAX) return "";
   return `${name}:${line}\n${text}\n${repeat(" ", column - 1)}^\n\n`;
@@ -617,29 +627,34 @@ function readNames(list) {
 
 // What user code may have broken
 
-const consoleObject = console;
-const consoleMembers = Object.getOwnPropertyNames(console).map((name) => [name, console[name]]);
-const globals = { process, console: consoleObject };
+const consoleMembers = Object.getOwnPropertyNames(console).map((name) => [console, name, console[name]]);
+const members = [
+  [globalThis, "process", process],
+  [globalThis, "console", console],
+  [process, "stdin", undefined],
+  [process, "stdout", streams[1]],
+  [process, "stderr", streams[2]],
+  [process, "exit", exit],
+  [streams[1], "write", Writable.prototype.write],
+  [streams[2], "write", Writable.prototype.write],
+  ...consoleMembers,
+];
+const STDIN = 2; // its place in the list
 let directory = cwd();
 
 function restore() {
   for (let descriptor = 0; descriptor < 3; descriptor++) restoreDescriptor(descriptor);
-  if (stdin.readableDidRead || stdin.destroyed) stdin = openInput();
-  const members = { stdin, stdout: streams[1], stderr: streams[2], exit };
-  for (const name in members) {
-    if (process[name] !== members[name]) {
-      defineProperty(process, name, { value: members[name], configurable: true, enumerable: true, writable: true });
-    }
+  const stdin = members[STDIN][2];
+  if (!stdin || stdin.readableDidRead || stdin.destroyed) members[STDIN][2] = openInput();
+  for (let index = 0; index < members.length; index++) {
+    const { 0: owner, 1: name, 2: value } = members[index];
+    if (owner[name] === value) continue;
+    defineProperty(owner, name, { __proto__: null, value, configurable: true, enumerable: owner !== globalThis, writable: true });
   }
-  for (let number = 1; number < 3; number++) {
-    if (streams[number].write !== outputWrite) streams[number].write = outputWrite;
-  }
-  for (const name in globals) if (globalThis[name] !== globals[name]) globalThis[name] = globals[name];
-  for (let index = 0; index < consoleMembers.length; index++) {
-    const member = consoleMembers[index];
-    if (consoleObject[member[0]] !== member[1]) consoleObject[member[0]] = member[1];
-  }
-  if (!listeners("SIGINT").includes(onSigint)) on("SIGINT", onSigint);
+  const handlers = listeners("SIGINT");
+  let index = 0;
+  while (index < handlers.length && handlers[index] !== onSigint) index++;
+  if (index === handlers.length) on("SIGINT", onSigint);
   if (!capturesUncaught()) captureUncaught(uncaught);
   followDirectory();
 }
@@ -658,7 +673,7 @@ function followDirectory() {
 // Requests
 
 let received = NOTHING;
-let chunks = [];
+let chunks = [NOTHING]; // the first place is for what was received before
 let waiting = 0; // bytes in chunks
 
 /** Starts the next execution if its request is complete and none is under way. */
@@ -666,8 +681,9 @@ function pump() {
   const total = received.length + waiting;
   if (current || total < HEAD_BYTES) return;
   if (received.length < HEAD_BYTES || total >= HEAD_BYTES + readUInt32LE(received, 9)) {
-    received = bufferConcat([received, ...chunks]);
-    chunks = [];
+    chunks[0] = received;
+    received = concatenate(chunks);
+    chunks = [NOTHING];
     waiting = 0;
   }
   const end = HEAD_BYTES + readUInt32LE(received, 9);
@@ -691,4 +707,4 @@ socket.on("data", (data) => {
   pump();
 });
 socket.on("end", () => exitProcess(0));
-send(READY, 0n, Buffer.from(`Node.js ${process.version}`));
+send(READY, 0n, bytesOf(`Node.js ${process.version}`));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Names resolved against directories on the disk. The host image needs root: its mask is a trusted attribute.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why it was skipped")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and says why it was skipped")]
 
 use std::path::Path;
 
