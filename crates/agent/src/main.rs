@@ -29,6 +29,7 @@ mod reaper;
 mod relay;
 mod tree;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -53,6 +54,11 @@ pub(crate) struct Agent {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        // The server asks before it uses us.
+        let said = writeln!(std::io::stdout(), "msb-agent {}", env!("CARGO_PKG_VERSION"));
+        return if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match startup::prepare().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -38,18 +38,25 @@ SUCCESS, ERROR, INTERRUPTED = 0, 1, 2
 AST_ONLY, TOP_LEVEL_AWAIT, COROUTINE = 0x400, 0x2000, 0x80  # ast.PyCF_*, inspect.CO_COROUTINE: those modules load slowly
 SOURCE_CHARS_MAX = 8 * 1024 * 1024  # of earlier executions, kept for tracebacks
 IDLE_MS = 20  # without a request for so long, what only errors need is loaded
+CHAIN_MAX = 100  # exceptions in a chain whose tracebacks are cleaned
 RECURSION_LIMIT = sys.getrecursionlimit()
 
 os_close, os_dup2, os_exit, os_fstat, os_getpid = os.close, os.dup2, os._exit, os.fstat, os.getpid
 os_read, os_set_blocking, os_write = os.read, os.set_blocking, os.write
 get_signal, set_signal, set_signal_mask = _signal.getsignal, _signal.signal, _signal.pthread_sigmask
 SIGINT, SIG_UNBLOCK = _signal.SIGINT, _signal.SIG_UNBLOCK
-get_ident, allocate_lock = _thread.get_ident, _thread.allocate_lock
+get_ident, allocate_lock, interrupt_main = _thread.get_ident, _thread.allocate_lock, _thread.interrupt_main
 set_trace, set_profile = sys.settrace, sys.setprofile
 get_recursion_limit, set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 original_excepthook, original_displayhook = sys.excepthook, sys.displayhook
 BufferedWriter, FileIO, TextIOWrapper = io.BufferedWriter, io.FileIO, io.TextIOWrapper
 file_write, buffer_write, text_write = FileIO.write, BufferedWriter.write, TextIOWrapper.write
+
+get_type_name = type.__dict__["__name__"].__get__
+get_exit_code = SystemExit.code.__get__
+# Exceptions are read by these and not by attribute: their classes may be hostile.
+get_traceback, set_traceback = BaseException.__traceback__.__get__, BaseException.__traceback__.__set__
+get_cause, get_context = BaseException.__cause__.__get__, BaseException.__context__.__get__
 
 PID = os_getpid()
 MAIN = sys.modules["__main__"]
@@ -157,7 +164,8 @@ def barrier():
 def flush(stream):
     try:
         stream.flush()
-    except (OSError, ValueError):  # closed, detached, or its descriptor is gone: `restore` mends it
+    except (OSError, ValueError, RuntimeError):
+        # Closed, detached, its descriptor gone (`restore` mends that), or a signal handler came into the midst of a write.
         pass
 
 
@@ -217,8 +225,6 @@ def usable(stream):
 
 def restore():
     """Mends what user code may have broken, as far as the next execution depends on it."""
-    set_trace(None)
-    set_profile(None)
     if get_recursion_limit() < RECURSION_LIMIT:
         set_recursion_limit(RECURSION_LIMIT)
     if get_signal(SIGINT) is not on_interrupt:
@@ -251,8 +257,12 @@ def restore_descriptor(descriptor):
         pass
 
 
-def on_interrupt(_signal_number, _frame):
+def on_interrupt(_signal_number, frame):
     if kernel.armed:
+        if frame is not None and frame.f_code is OutputFile.write.__code__:
+            # The bytes are in the pipe, and the buffer above does not know it yet: a little later.
+            interrupt_main()
+            return
         kernel.interrupted = True
         raise KeyboardInterrupt
 
@@ -265,6 +275,8 @@ def guarded(act, *args):
             act(*args)
         finally:
             kernel.armed = False
+            set_trace(None)
+            set_profile(None)
     except BaseException as raised:
         kernel.armed = False
         if os_getpid() != PID:
@@ -279,8 +291,8 @@ def leave_child(raised):
     """Ends a process that user code forked and that has come to the end of that code."""
     code = 0
     try:
-        if isinstance(raised, SystemExit):
-            code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
+        if is_a(raised, SystemExit):
+            code = get_exit_code(raised) if type(get_exit_code(raised)) is int else int(get_exit_code(raised) is not None)
         elif raised is not None:
             code = 1
             report(raised)
@@ -315,19 +327,19 @@ def run_source(source, name):
         raise
     for code in codes:
         if code.co_flags & COROUTINE:
-            run_coroutine(eval(code, MAIN.__dict__))
+            run_coroutine(code)
         else:
             exec(code, MAIN.__dict__)
 
 
-def run_coroutine(coroutine):
+def run_coroutine(code):
     import asyncio
 
     loop = kernel.loop
     if loop is None or loop.is_closed() or loop.is_running():
         loop = kernel.loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    task = loop.create_task(coroutine)
+    task = loop.create_task(eval(code, MAIN.__dict__))
     try:
         loop.run_until_complete(task)
     except KeyboardInterrupt as interrupt:
@@ -387,18 +399,35 @@ def load_traceback():
     kernel.print_exception = traceback.print_exception
 
 
-def strip(trace, names):
-    """Returns the traceback from the user's first frame on, or None if there is none."""
+def strip(raised, names):
+    """Takes the driver's frames off an exception: those before the user's first one, and those after the last one."""
+    trace = get_traceback(raised)
     while trace is not None and trace.tb_frame.f_code.co_filename not in names:
         trace = trace.tb_next
-    return trace
+    set_traceback(raised, trace)
+    for _ in range(CHAIN_MAX):
+        strip_end(get_traceback(raised))
+        raised = get_cause(raised) or get_context(raised)
+        if raised is None:
+            return
+
+
+def strip_end(trace):
+    last = None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != "<driver>":
+            last = trace
+        trace = trace.tb_next
+    if last is not None:
+        last.tb_next = None
 
 
 def report(raised):
-    if isinstance(raised, SystemExit):
-        kernel.streams[2].write("SystemExit: %s\n" % (raised.code,))
+    strip(raised, kernel.sources)
+    trace = get_traceback(raised)
+    if is_a(raised, SystemExit):
+        kernel.streams[2].write("SystemExit: %s\n" % (get_exit_code(raised),))
         return
-    raised.__traceback__ = trace = strip(raised.__traceback__, kernel.sources)
     sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
     hook = sys.excepthook
     if hook is not original_excepthook:
@@ -411,22 +440,22 @@ def report_plainly(raised):
     if kernel.print_exception is None:
         load_traceback()
     show_sources()
-    kernel.print_exception(type(raised), raised, raised.__traceback__, file=kernel.streams[2])
+    kernel.print_exception(type(raised), raised, get_traceback(raised), file=kernel.streams[2])
+
+
+def is_a(raised, kind):
+    return issubclass(type(raised), kind)  # isinstance asks the object too, which may be hostile
 
 
 def status_of(raised):
     if raised is None:
         return SUCCESS
-    if isinstance(raised, SystemExit):
-        return ERROR if guarded(check_exit_code, raised) else SUCCESS
-    if isinstance(raised, KeyboardInterrupt) and kernel.interrupted:
+    if is_a(raised, SystemExit):
+        code = get_exit_code(raised)
+        return SUCCESS if code is None or (type(code) in (int, bool) and code == 0) else ERROR
+    if kernel.interrupted and is_a(raised, KeyboardInterrupt):
         return INTERRUPTED
     return ERROR
-
-
-def check_exit_code(raised):
-    if raised.code is not None and raised.code != 0:
-        raise raised
 
 
 def flush_replaced():
@@ -447,10 +476,12 @@ def execute(source):
     guarded(flush_replaced)
     restore()
     status = status_of(raised)
-    if status != SUCCESS and guarded(report, raised) and guarded(report_plainly, raised):
-        kernel.streams[2].write("%s: <it cannot be printed>\n" % type(raised).__name__)
-    if kernel.interrupted and isinstance(raised, KeyboardInterrupt):
-        status = INTERRUPTED
+    if status != SUCCESS:
+        kernel.interrupted = False
+        if guarded(report, raised) is not None and (kernel.interrupted or guarded(report_plainly, raised) is not None):
+            kernel.streams[2].write("%s: <it cannot be printed>\n" % get_type_name(type(raised)))
+        if kernel.interrupted:  # the exception's own code went on for ever
+            status = INTERRUPTED
     for channel in (1, 2):
         flush(kernel.streams[channel])
     return status
@@ -474,7 +505,18 @@ def before_fork():
 def after_fork_in_child():
     kernel.lock, kernel.speaker = allocate_lock(), None
     for descriptor in (REQUESTS, REPLIES, ACKS):
-        os_close(descriptor)
+        try:
+            os_close(descriptor)
+        except OSError:  # closed by user code
+            pass
+    # Another thread may have been writing: the locks inside its streams stay taken here for ever.
+    for name, channel in (("stdout", 1), ("stderr", 2)):
+        former, stream = kernel.streams[channel], open_output(channel)
+        kernel.streams[channel] = stream
+        kernel.streams[-channel] = former  # not collected, as that would flush it
+        for attribute in (name, "__" + name + "__"):
+            if getattr(sys, attribute, None) is former:
+                setattr(sys, attribute, stream)
 
 
 def serve():
@@ -502,4 +544,5 @@ restore()
 sys.argv = [""]
 sys.meta_path.insert(0, LinecacheFinder)
 os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
-serve()
+# Before Python 3.10 a function takes its caller's builtins if both have the same globals: so not from this very module.
+exec("serve()", {"serve": serve})

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds `msb-jail` and `msb-agent`: beside `msb`, else in `../libexec/microsandbox`. Other versions than our own are
+//! refused, for the three speak with each other in words that may change with any version.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use server::Programs;
+
+use crate::failure::Failure;
+
+/// Finds both.
+pub(crate) fn find() -> Result<Programs, Failure> {
+    let own = std::env::current_exe().map_err(Failure::system("find the program file of msb"))?;
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    let folders = [beside.to_owned(), beside.join("../libexec/microsandbox")];
+    Ok(Programs { jail: find_one("msb-jail", &folders)?, agent: find_one("msb-agent", &folders)? })
+}
+
+fn find_one(name: &str, folders: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let mut candidates = folders.iter().map(|folder| folder.join(name));
+    let found = candidates.find(|path| path.is_file()).ok_or_else(|| {
+        let places: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        Failure::Program(format!("{name} is neither in {}", places.join(" nor in ")))
+    })?;
+    let wanted = format!("{name} {}", env!("CARGO_PKG_VERSION"));
+    let said = version(&found)?;
+    if said != wanted {
+        return Err(Failure::Program(format!("{} is {said:?}, and not {wanted:?}", found.display())));
+    }
+    Ok(found)
+}
+
+fn version(program: &Path) -> Result<String, Failure> {
+    let output = Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Failure::Program(format!("{} cannot be run: {error}", program.display())))?;
+    let first = String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned();
+    Ok(first.chars().take(100).collect())
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `msb server start`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use server::{Access, Server, Settings};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::StartArgs;
+use crate::failure::{Failure, default_home};
+use crate::programs;
+
+/// Runs a server until it is told to end.
+pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
+    let address = SocketAddr::new(arguments.host, arguments.port);
+    if arguments.dev && !arguments.host.is_loopback() && !arguments.dev_on_network {
+        return Err(Failure::DevOnNetwork(address));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::NotRoot);
+    }
+    log_to_standard_error();
+    let settings = Settings {
+        home: match arguments.home {
+            Some(home) => home,
+            None => default_home(std::env::var_os("HOME"))?,
+        },
+        programs: programs::find()?,
+        access: if arguments.dev { Access::Open } else { Access::Keys },
+        allow_host_image: arguments.allow_host_image || arguments.dev,
+        allowed_rootfs: arguments.allow_rootfs,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::system("start the runtime"))?;
+    runtime.block_on(serve(settings, address))
+}
+
+async fn serve(settings: Settings, address: SocketAddr) -> Result<(), Failure> {
+    // Before anything is made, so that a signal never leaves it behind.
+    let shutdown = Shutdown::listen()?;
+    let listener = TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })?;
+    let bound = listener.local_addr().map_err(Failure::system("read the address"))?;
+    let open_access = settings.access == Access::Open;
+    let server = tokio::task::block_in_place(|| Server::open(settings))?;
+    if !open_access {
+        tracing::warn!(
+            "no keys can be made in this version: every call is refused, unless the server runs with --dev"
+        );
+    }
+    say_ready(bound)?;
+    server.serve(listener, shutdown.first()).await;
+    tracing::info!("ended: nothing is left");
+    Ok(())
+}
+
+/// The one line on standard output.
+fn say_ready(bound: SocketAddr) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "microsandbox is listening on http://{bound}")
+        .and_then(|()| out.flush())
+        .map_err(Failure::system("write to standard output"))
+}
+
+/// SIGINT and SIGTERM.
+struct Shutdown {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Shutdown {
+    fn listen() -> Result<Shutdown, Failure> {
+        let on = |kind| signal(kind).map_err(Failure::system("listen for signals"));
+        Ok(Shutdown { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first signal; from then on the second one ends the program at once, as it would without us.
+    async fn first(mut self) {
+        self.next().await;
+        tracing::info!("ending; a second signal ends at once, and leaves the sandboxes to the next server");
+        tokio::spawn(async move {
+            self.next().await;
+            end_at_once();
+        });
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "whoever sends a second signal wants no more waiting")]
+fn end_at_once() {
+    std::process::exit(130);
+}
+
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env("MSB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One file for each method: it checks what the parser could not, converts, delegates, and maps errors.
+
+mod command;
+mod metrics;
+mod run;
+mod start;
+mod stop;
+
+use protocol::calls::{Call, CommandResult, MetricsResult, OutputLine, RunResult, Target};
+use protocol::errors::{ApiError, ErrorCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::output::{Bounds, Printed};
+use crate::sandbox::{Broken, Running, Unusable};
+
+/// The result of a call, as it is written into an answer.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Outcome {
+    Text(String),
+    Run(RunResult),
+    Command(CommandResult),
+    Metrics(MetricsResult),
+}
+
+/// Carries out one call. Dropping the future cancels it.
+pub(crate) async fn perform(app: &App, call: Call, bounds: Bounds) -> Result<Outcome, ApiError> {
+    match call {
+        Call::Start(start) => start::start(app, start).await.map(Outcome::Text),
+        Call::Stop(target) => stop::stop(app, &target).await.map(Outcome::Text),
+        Call::Run(run) => run::run(app, run, bounds).await.map(Outcome::Run),
+        Call::Command(command) => command::command(app, command, bounds).await.map(Outcome::Command),
+        Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
+    }
+}
+
+fn running(app: &App, target: &Target) -> Result<Running, ApiError> {
+    app.registry().running(target).map_err(|unusable| match unusable {
+        Unusable::Unknown => unknown(target),
+        Unusable::NotRunning(how) => {
+            let text = format!("Sandbox '{}' is not running: it {how}", target.sandbox);
+            ApiError::new(ErrorCode::NotRunning, text).remedy("start it with sandbox.start")
+        }
+    })
+}
+
+fn unknown(target: &Target) -> ApiError {
+    let text =
+        format!("Sandbox not found: no sandbox '{}' in namespace '{}'", target.sandbox, target.namespace);
+    ApiError::new(ErrorCode::NotFound, text).remedy("start it with sandbox.start")
+}
+
+/// The error of a call whose sandbox or agent went away under it, with the output so far.
+fn broken(act: &str, broken: &Broken, printed: Printed) -> ApiError {
+    let text = format!("{act} failed: {}", broken.what);
+    with_output(ApiError::new(ErrorCode::Failed, text), printed)
+}
+
+fn with_output(error: ApiError, printed: Printed) -> ApiError {
+    let error = error.with("output", lines(printed.output));
+    if printed.truncated { error.with("truncated", true) } else { error }
+}
+
+fn lines(output: Vec<OutputLine>) -> Value {
+    serde_json::to_value(output).expect("lines of text are JSON")
+}
+
+fn plural(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `sandbox.start`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use image::{ImageName, ResolveError};
+use protocol::agent::Language;
+use protocol::calls::{Config, Start, Target};
+use protocol::errors::{ApiError, ErrorCode};
+use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
+use runtime::{Rootfs, RootfsMount};
+
+use crate::app::App;
+use crate::host::Host;
+use crate::sandbox::{Ending, Failure, StartRefused, Started, Wanted};
+
+pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
+    let Start { target, config, timeout_ms } = start;
+    let deadline = timeout_ms.map_or(START_WAIT, Duration::from_millis);
+    let (cpu_millis, clamped) = cpus(&config, app.host());
+    let starting = async {
+        let wanted = wanted(app, &target, config, cpu_millis).await?;
+        let started = app.registry().start(&target, wanted.as_ref()).await;
+        started.map_err(|refused| refused_start(&target, refused))
+    };
+    match tokio::time::timeout(deadline, starting).await {
+        Ok(started) => Ok(describe(&target, &started?, clamped)),
+        Err(_) => Err(too_late(&target, deadline)),
+    }
+}
+
+/// Checks a configuration against the machine and finds its image; `None` when the client named none.
+async fn wanted(
+    app: &App,
+    target: &Target,
+    config: Config,
+    cpu_millis: u32,
+) -> Result<Option<Arc<Wanted>>, ApiError> {
+    if !config.volumes.is_empty() || !config.ports.is_empty() {
+        let key = if config.volumes.is_empty() { "ports" } else { "volumes" };
+        let text =
+            format!("Invalid 'config.{key}' parameter: this server offers no {key} yet, it must be empty");
+        return Err(bad(text).remedy(format!("leave '{key}' out")));
+    }
+    let memory_mib = memory(&config, app.host())?;
+    let Some(name) = config.image else {
+        return Ok(None);
+    };
+    let image = ImageName::parse(&name).map_err(|error| {
+        bad(format!("Invalid 'config.image' parameter for sandbox '{}': {error}", target.sandbox))
+    })?;
+    let wanted = Wanted {
+        rootfs: resolve(app, &image, &name).await?,
+        prestart: language(&image),
+        image: name,
+        memory_mib,
+        cpu_millis,
+        envs: config.envs,
+        workdir: config.workdir,
+    };
+    Ok(Some(Arc::new(wanted)))
+}
+
+fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
+    let memory_mib = config.memory.unwrap_or(MEMORY_MIB_DEFAULT.min(host.memory_mib));
+    if !(MEMORY_MIB_MIN..=host.memory_mib).contains(&memory_mib) {
+        return Err(bad(format!(
+            "Invalid 'config.memory' parameter: it must be from {MEMORY_MIB_MIN} to {} MiB on this machine, not {memory_mib}",
+            host.memory_mib
+        )));
+    }
+    Ok(memory_mib)
+}
+
+/// Returns the processors to give, and whether that is less than was asked for.
+fn cpus(config: &Config, host: Host) -> (u32, Option<Host>) {
+    let wanted = config.cpu_millis.unwrap_or(1000);
+    let most = host.cpus.saturating_mul(1000);
+    if wanted > most { (most, Some(host)) } else { (wanted, None) }
+}
+
+/// Returns the language whose kernel is started ahead.
+fn language(image: &ImageName) -> Option<Language> {
+    match image {
+        ImageName::Python => Some(Language::Python),
+        ImageName::Node => Some(Language::Node),
+        ImageName::Directory(_) | ImageName::Other(_) => None,
+    }
+}
+
+async fn resolve(app: &App, image: &ImageName, name: &str) -> Result<Rootfs, ApiError> {
+    let found = match image {
+        // Known since the server started: nothing here waits for a disk.
+        ImageName::Python | ImageName::Node | ImageName::Other(_) => app.images().resolve(image),
+        ImageName::Directory(_) => {
+            let (app, image) = (app.clone(), image.clone());
+            let looking = tokio::task::spawn_blocking(move || app.images().resolve(&image));
+            looking.await.map_err(|_| ApiError::new(ErrorCode::Failed, "Looking for the image failed"))?
+        }
+    };
+    let mount = |mount: image::RootfsMount| RootfsMount { at: mount.at, lowers: mount.lowers };
+    found
+        .map(|rootfs| Rootfs { mounts: rootfs.mounts.into_iter().map(mount).collect() })
+        .map_err(|error| no_image(&error, name))
+}
+
+fn no_image(error: &ResolveError, name: &str) -> ApiError {
+    let remedy = error.remedy();
+    match error {
+        ResolveError::Unknown(_) | ResolveError::HostNotAllowed(_) | ResolveError::Directory(_) => {
+            ApiError::new(ErrorCode::NotFound, format!("Image not found: '{name}': {error}; {remedy}"))
+        }
+        ResolveError::Host(cause) => {
+            ApiError::new(ErrorCode::Failed, format!("Image '{name}' cannot be used: {error}"))
+                .cause(cause.to_string())
+        }
+    }
+    .remedy(remedy)
+}
+
+/// Says what became of a start. Published clients look for the words of the first sentence.
+fn describe(target: &Target, started: &Started, clamped: Option<Host>) -> String {
+    let mut text = format!("Sandbox {} started successfully", target.sandbox);
+    if started.by_another && started.differs.is_empty() {
+        text.push_str(" (it was running already)");
+    } else if started.by_another {
+        let parts = started.differs.join(", ");
+        text.push_str(" (it was running already, with other values than asked for: ");
+        text.push_str(&format!("{parts}; stop it first to change them)"));
+    }
+    if let Some(host) = clamped.filter(|_| !started.by_another) {
+        text.push_str(&format!(
+            " (warning: cpus was lowered to what this machine has: {})",
+            super::plural(u64::from(host.cpus), "processor")
+        ));
+    }
+    text
+}
+
+fn refused_start(target: &Target, refused: StartRefused) -> ApiError {
+    let name = &target.sandbox;
+    match refused {
+        StartRefused::NothingWanted => {
+            let text =
+                format!("No configuration provided and no existing configuration found for sandbox '{name}'");
+            bad(text).remedy("name an image in 'config.image', such as microsandbox/python")
+        }
+        StartRefused::Full => {
+            let text =
+                format!("No capacity for sandbox '{name}': as many sandboxes run as this server allows");
+            ApiError::new(ErrorCode::NoCapacity, text).remedy("stop a sandbox, or try again later")
+        }
+        StartRefused::Failed(Failure::NoCapacity(why)) => {
+            let text = format!("No capacity for sandbox '{name}': {why}");
+            ApiError::new(ErrorCode::NoCapacity, text).remedy("stop a sandbox, or try again later")
+        }
+        StartRefused::Failed(Failure::Broken { what, cause }) => {
+            let error =
+                ApiError::new(ErrorCode::Failed, format!("Sandbox '{name}' could not be started: {what}"));
+            ApiError { cause, ..error }
+        }
+        StartRefused::Closing => ApiError::new(
+            ErrorCode::Failed,
+            format!("Sandbox '{name}' was not started: the server is ending"),
+        ),
+        StartRefused::Ended(ending @ (Ending::Stopped | Ending::NotWholly { .. })) => {
+            let text = format!("Sandbox '{name}' {} while it was starting", ending.describe());
+            ApiError::new(ErrorCode::NotRunning, text)
+        }
+        StartRefused::Ended(ending @ (Ending::Died { .. } | Ending::NotStarted(_) | Ending::Abandoned)) => {
+            ApiError::new(ErrorCode::Failed, format!("Sandbox '{name}' {}", ending.describe()))
+        }
+    }
+}
+
+fn too_late(target: &Target, deadline: Duration) -> ApiError {
+    let name = &target.sandbox;
+    let text =
+        format!("Sandbox '{name}' was not up within {} ms; nothing of it is kept", deadline.as_millis());
+    ApiError::new(ErrorCode::StartDeadline, text).remedy("give the start a longer timeout")
+}
+
+fn bad(text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::BadParameters, text)
+}

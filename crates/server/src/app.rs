@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What all requests share.
+
+use std::sync::Arc;
+
+use image::Resolver;
+use protocol::limits::{DISK_SCANS_MAX, SANDBOXES_MAX};
+use runtime::Backend;
+use tokio::sync::Semaphore;
+
+use crate::host::Host;
+use crate::sandbox::Registry;
+
+/// Whether callers must show who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody who reaches the server may use it: a development server.
+    Open,
+    /// A key is needed.
+    Keys,
+}
+
+/// The server without its sockets: a cheap handle.
+#[derive(Clone, Debug)]
+pub struct App {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    images: Resolver,
+    host: Host,
+    access: Access,
+    disk_scans: Arc<Semaphore>,
+}
+
+impl App {
+    /// Puts one together.
+    pub fn new(backend: Arc<dyn Backend>, images: Resolver, host: Host, access: Access) -> App {
+        App::with_capacity(backend, images, host, access, SANDBOXES_MAX)
+    }
+
+    /// Puts one together that runs at most `sandboxes_max` sandboxes at once.
+    pub fn with_capacity(
+        backend: Arc<dyn Backend>,
+        images: Resolver,
+        host: Host,
+        access: Access,
+        sandboxes_max: usize,
+    ) -> App {
+        let registry = Registry::new(backend, sandboxes_max);
+        let disk_scans = Arc::new(Semaphore::new(DISK_SCANS_MAX));
+        App { shared: Arc::new(Shared { registry, images, host, access, disk_scans }) }
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    pub(crate) fn images(&self) -> &Resolver {
+        &self.shared.images
+    }
+
+    pub(crate) fn host(&self) -> Host {
+        self.shared.host
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.shared.access
+    }
+
+    pub(crate) fn disk_scans(&self) -> &Arc<Semaphore> {
+        &self.shared.disk_scans
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Routes, who may use them, and bodies of bounded size.
+//!
+//! A web page must not reach a server on its visitor's machine: no CORS headers are ever sent, and a request whose
+//! `Origin` or `Host` is foreign is refused before anything else is looked at.
+
+mod access;
+mod body;
+mod origin;
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use protocol::errors::{ApiError, ErrorCode};
+use protocol::limits::RETRY_AFTER_SECONDS;
+
+use crate::app::App;
+use crate::rpc::{self, Answer};
+
+/// The address at which a connection reached us; put into every request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local(pub(crate) SocketAddr);
+
+/// Returns the routes of a server.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/v1/health", get(health))
+        .route("/api/v1/rpc", post(call))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(refuse_foreign))
+        .with_state(app)
+}
+
+async fn health() -> Response {
+    respond(StatusCode::OK, br#"{"message":"Service is healthy"}"#.to_vec())
+}
+
+async fn call(State(app): State<App>, request: Request) -> Response {
+    if let Err(error) = access::check(app.access(), request.headers()) {
+        return refuse(error);
+    }
+    if !is_json(request.headers()) {
+        let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
+        return refuse(ApiError::new(ErrorCode::WrongContentType, text));
+    }
+    match body::read(request).await {
+        Ok(body) => dress(rpc::answer(&app, &body).await),
+        Err(error) => refuse(error),
+    }
+}
+
+async fn no_such_path(uri: Uri) -> Response {
+    let text = format!("No such path: {}", uri.path());
+    refuse(ApiError::new(ErrorCode::NotFound, text).remedy("calls are sent to POST /api/v1/rpc"))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let text = format!("{} does not take {method}", uri.path());
+    refuse(ApiError::new(ErrorCode::WrongHttpMethod, text))
+}
+
+async fn refuse_foreign(request: Request, next: Next) -> Response {
+    let local = request.extensions().get::<Local>().map(|local| local.0);
+    match origin::check(request.headers(), request.uri(), local) {
+        Ok(()) => next.run(request).await,
+        Err(error) => refuse(error),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = value.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn refuse(error: ApiError) -> Response {
+    dress(rpc::flat(error))
+}
+
+fn dress(answer: Answer) -> Response {
+    let Some(code) = answer.error else {
+        let silent = answer.body.is_empty();
+        return respond(if silent { StatusCode::NO_CONTENT } else { StatusCode::OK }, answer.body);
+    };
+    let status = StatusCode::from_u16(code.http_status()).expect("the table has HTTP statuses only");
+    let mut response = respond(status, answer.body);
+    if code == ErrorCode::NoCapacity {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+fn respond(status: StatusCode, body: Vec<u8>) -> Response {
+    let typed = !body.is_empty();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    if typed {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    response
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! HTTP and JSON-RPC in, life cycles owned, results out.
+//!
+//! The path of one request, each room doing one thing:
+//!
+//! ```text
+//! serve    connections            http     routes, origins, access, bounded body
+//! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! sandbox  registry, driver, admission, calls           metrics, output   what they say
+//! ```
+//!
+//! [`Server::open`] puts the whole together on a real machine; tests put [`App`] together with another backend. Nothing
+//! in here builds a wall or reads an image: that is for `runtime` and `image`, which meet only in this crate.
+
+mod api;
+mod app;
+mod home;
+mod host;
+mod http;
+mod metrics;
+mod open;
+mod output;
+mod rpc;
+mod sandbox;
+mod serve;
+
+pub use app::{Access, App};
+pub use home::HomeError;
+pub use host::Host;
+pub use open::{OpenError, Programs, Server, Settings};

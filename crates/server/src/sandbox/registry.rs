@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which sandbox has which name, and who drives it.
+//!
+//! The registry reads states and never writes one: it begins drivers, tells them to stop, and waits for what they publish.
+//! Its lock is held for short sections only, never across a wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::agent::{Channel, Language, Request};
+use protocol::calls::Target;
+use protocol::limits::{ENDED_NAMES_MAX, ENDED_NOTICE_WAIT, PIDS_MAX, STOP_WAIT};
+use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
+use super::driver::Driver;
+use super::live::{Answer, Broken, Live};
+use super::state::{Ending, Failure, State};
+
+/// All sandboxes of a server: a cheap handle.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    backend: Arc<dyn Backend>,
+    capacity: Arc<Semaphore>,
+    capacity_max: usize,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Default)]
+struct Book {
+    entries: HashMap<Target, Entry>,
+    /// Names that only remember how they ended, by the number of their life: the oldest go first.
+    ended: BTreeMap<u64, Target>,
+    lives: u64,
+    closed: bool,
+}
+
+/// The life that a name has now, or had last.
+struct Entry {
+    life: u64,
+    states: watch::Receiver<State>,
+    stop: mpsc::Sender<()>,
+    tickets: mpsc::WeakSender<Infallible>,
+    wanted: Arc<Wanted>,
+    /// How the life before ended, if there was one.
+    before: Option<Ending>,
+}
+
+/// What a sandbox shall be, checked and with its image found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) image: String,
+    pub(crate) rootfs: Rootfs,
+    pub(crate) memory_mib: u32,
+    pub(crate) cpu_millis: u32,
+    pub(crate) envs: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) prestart: Option<Language>,
+}
+
+/// A start that succeeded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Started {
+    /// Whether this start had nothing to do, or shared another's.
+    pub(crate) by_another: bool,
+    /// What the sandbox has otherwise than this start asked for.
+    pub(crate) differs: Vec<&'static str>,
+}
+
+/// Why a start did not succeed.
+#[derive(Debug)]
+pub(crate) enum StartRefused {
+    /// There is nothing to start from: no configuration was sent.
+    NothingWanted,
+    /// As many sandboxes run as may.
+    Full,
+    /// The server is ending.
+    Closing,
+    /// It failed.
+    Failed(Failure),
+    /// It was stopped, or died, before anybody could use it.
+    Ended(Ending),
+}
+
+/// Why a stop did not succeed.
+#[derive(Debug)]
+pub(crate) enum StopRefused {
+    /// No sandbox of that name was ever started.
+    Unknown,
+    /// Something of it is still there.
+    NotWholly(String),
+}
+
+/// Why a sandbox cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// No sandbox of that name was ever started.
+    Unknown,
+    /// It is not running; how come, as the end of "the sandbox ...".
+    NotRunning(String),
+}
+
+/// A sandbox in a list.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) target: Target,
+    pub(crate) live: Option<Arc<Live>>,
+}
+
+/// A sandbox that runs, and the news of its end.
+#[derive(Debug)]
+pub(crate) struct Running {
+    live: Arc<Live>,
+    states: watch::Receiver<State>,
+}
+
+enum Admitted {
+    Already(Started),
+    Wait { states: watch::Receiver<State>, ticket: mpsc::Sender<Infallible>, started: Started },
+    AwaitEnd(watch::Receiver<State>),
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("names", &self.book().entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Makes an empty one that runs at most `sandboxes_max` at once.
+    pub(crate) fn new(backend: Arc<dyn Backend>, sandboxes_max: usize) -> Registry {
+        let capacity = Arc::new(Semaphore::new(sandboxes_max));
+        Registry { backend, capacity, capacity_max: sandboxes_max, book: Arc::default() }
+    }
+
+    /// Sees to it that a sandbox runs, and waits for that.
+    ///
+    /// Dropping the future gives up this wish; a start that nobody waits for any more is undone.
+    pub(crate) async fn start(
+        &self,
+        target: &Target,
+        wanted: Option<&Arc<Wanted>>,
+    ) -> Result<Started, StartRefused> {
+        loop {
+            match self.admit_start(target, wanted)? {
+                Admitted::Already(started) => return Ok(started),
+                Admitted::AwaitEnd(states) => drop(until_ended(states).await),
+                Admitted::Wait { states, ticket, started } => {
+                    let ending = until_started(states).await;
+                    drop(ticket);
+                    match ending {
+                        None => return Ok(started),
+                        Some(Ending::Abandoned) => {}
+                        Some(Ending::NotStarted(failure)) => return Err(StartRefused::Failed(failure)),
+                        Some(ending) => return Err(StartRefused::Ended(ending)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit_start(&self, target: &Target, wanted: Option<&Arc<Wanted>>) -> Result<Admitted, StartRefused> {
+        let mut book = self.book();
+        if book.closed {
+            return Err(StartRefused::Closing);
+        }
+        let (phase, entry) = book.look(target);
+        let differs = |entry: &Entry| wanted.map(|wanted| wanted.differs(&entry.wanted)).unwrap_or_default();
+        match (on_start(phase), entry) {
+            (OnStart::AlreadyRunning, Some(entry)) => {
+                Ok(Admitted::Already(Started { by_another: true, differs: differs(entry) }))
+            }
+            (OnStart::Join, Some(entry)) => match entry.tickets.upgrade() {
+                Some(ticket) => {
+                    let started = Started { by_another: true, differs: differs(entry) };
+                    Ok(Admitted::Wait { states: entry.states.clone(), ticket, started })
+                }
+                // Its last waiter left a moment ago, and it is being given up.
+                None => Ok(Admitted::AwaitEnd(entry.states.clone())),
+            },
+            (OnStart::AwaitEnd, Some(entry)) => Ok(Admitted::AwaitEnd(entry.states.clone())),
+            (OnStart::Begin | OnStart::AlreadyRunning | OnStart::Join | OnStart::AwaitEnd, _) => {
+                let wanted = wanted.ok_or(StartRefused::NothingWanted)?;
+                self.begin(&mut book, target, wanted)
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        book: &mut Book,
+        target: &Target,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Admitted, StartRefused> {
+        let permit = Arc::clone(&self.capacity).try_acquire_owned().map_err(|_| StartRefused::Full)?;
+        let id = SandboxId::random().map_err(|error| {
+            let cause = Some(error.to_string());
+            StartRefused::Failed(Failure::Broken {
+                what: "the kernel gives no random number".to_owned(),
+                cause,
+            })
+        })?;
+        let spec = wanted.spec(id, target.sandbox.as_str());
+        let (sender, states) = watch::channel(State::Starting);
+        let (stop, stops) = mpsc::channel(1);
+        let (ticket, tickets) = mpsc::channel(1);
+        let life = book.insert(target, |life, before| Entry {
+            life,
+            states: states.clone(),
+            stop,
+            tickets: ticket.downgrade(),
+            wanted: Arc::clone(wanted),
+            before,
+        });
+        let backend = Arc::clone(&self.backend);
+        let driver = Driver { backend, states: sender, stop: stops, tickets, permit };
+        let (registry, name) = (self.clone(), target.clone());
+        tokio::spawn(async move {
+            driver.drive(spec).await;
+            registry.book().settle(&name, life);
+        });
+        let started = Started { by_another: false, differs: Vec::new() };
+        Ok(Admitted::Wait { states, ticket, started })
+    }
+
+    /// Sees to it that a sandbox does not run, and waits until all of it is gone.
+    pub(crate) async fn stop(&self, target: &Target) -> Result<(), StopRefused> {
+        let states = {
+            let book = self.book();
+            let (phase, entry) = book.look(target);
+            match (on_stop(phase), entry) {
+                (OnStop::Unknown, _) | (_, None) => return Err(StopRefused::Unknown),
+                (OnStop::AlreadyEnded, Some(_)) => return Ok(()),
+                (OnStop::Tell, Some(entry)) => {
+                    // A full channel means that it was told already.
+                    let _ = entry.stop.try_send(());
+                    entry.states.clone()
+                }
+                (OnStop::AwaitEnd, Some(entry)) => entry.states.clone(),
+            }
+        };
+        match until_ended(states).await {
+            Ending::NotWholly { left } => Err(StopRefused::NotWholly(left)),
+            Ending::Stopped | Ending::Died { .. } | Ending::NotStarted(_) | Ending::Abandoned => Ok(()),
+        }
+    }
+
+    /// Finds a running sandbox for a call.
+    pub(crate) fn running(&self, target: &Target) -> Result<Running, Unusable> {
+        let book = self.book();
+        let (phase, entry) = book.look(target);
+        match (on_call(phase), entry) {
+            (OnCall::Unknown, _) | (_, None) => Err(Unusable::Unknown),
+            (OnCall::Serve | OnCall::NotRunning, Some(entry)) => match &*entry.states.borrow() {
+                State::Running(live) => Ok(Running { live: Arc::clone(live), states: entry.states.clone() }),
+                State::Starting => Err(Unusable::NotRunning("is still starting".to_owned())),
+                State::Stopping => Err(Unusable::NotRunning("is being stopped".to_owned())),
+                State::Ended(ending) => Err(Unusable::NotRunning(entry.told_ending(ending).describe())),
+            },
+        }
+    }
+
+    /// Looks at one name, whether it runs or not; `None` when it is unknown.
+    pub(crate) fn find(&self, target: &Target) -> Option<Listed> {
+        let book = self.book();
+        let (phase, entry) = book.look(target);
+        let entry = entry.filter(|_| phase != Phase::Unknown)?;
+        Some(Listed { target: target.clone(), live: entry.live() })
+    }
+
+    /// Lists the sandboxes that run and fulfil a condition, by name.
+    pub(crate) fn list(&self, condition: impl Fn(&Target) -> bool) -> Vec<Listed> {
+        let book = self.book();
+        let chosen = book.entries.iter().filter(|(target, _)| condition(target));
+        let running = chosen.filter_map(|(target, entry)| {
+            entry.live().map(|live| Listed { target: target.clone(), live: Some(live) })
+        });
+        let mut list: Vec<Listed> = running.collect();
+        list.sort_by(|a, b| a.target.cmp(&b.target));
+        list
+    }
+
+    /// Returns every sandbox of that name, running or not, in any namespace.
+    pub(crate) fn find_everywhere(&self, condition: impl Fn(&Target) -> bool) -> Vec<Listed> {
+        let targets: Vec<Target> = self.book().entries.keys().filter(|t| condition(t)).cloned().collect();
+        let mut list: Vec<Listed> = targets.iter().filter_map(|target| self.find(target)).collect();
+        list.sort_by(|a, b| a.target.cmp(&b.target));
+        list
+    }
+
+    /// Lets nothing start any more, stops everything, and waits until all of it is gone.
+    pub(crate) async fn close(&self) {
+        let waits: Vec<watch::Receiver<State>> = {
+            let mut book = self.book();
+            book.closed = true;
+            let tell = |entry: &Entry| {
+                let _ = entry.stop.try_send(());
+                entry.states.clone()
+            };
+            book.entries.values().map(tell).collect()
+        };
+        for states in waits {
+            if let Ending::NotWholly { left } = until_ended(states).await {
+                tracing::error!(left, "a sandbox could not be removed wholly");
+            }
+        }
+        // Those that died by themselves are published as ended before all of them is gone.
+        let all = u32::try_from(self.capacity_max).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(STOP_WAIT, self.capacity.acquire_many(all)).await;
+        if tokio::time::timeout(STOP_WAIT, self.backend.drain()).await.is_err() {
+            tracing::error!("something of ended sandboxes is still there");
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Carries out a request; when the sandbox ends meanwhile, the error says how.
+    pub(crate) async fn call(
+        mut self,
+        request: Request,
+        output: impl FnMut(Channel, &[u8]),
+    ) -> Result<Answer, Broken> {
+        let broken = tokio::select! {
+            biased;
+            answer = self.live.call(request, output) => match answer {
+                Ok(answer) => return Ok(answer),
+                Err(broken) => broken,
+            },
+            _ = self.states.wait_for(|state| !matches!(state, State::Running(_))) => {
+                Broken { what: "it is no longer running".to_owned() }
+            }
+        };
+        let over = self.states.wait_for(|state| matches!(state, State::Ended(_) | State::Stopping));
+        match tokio::time::timeout(ENDED_NOTICE_WAIT, over).await {
+            Ok(Ok(state)) => Err(Broken { what: state.describe_end() }),
+            Ok(Err(_)) | Err(_) => Err(broken),
+        }
+    }
+}
+
+impl State {
+    fn describe_end(&self) -> String {
+        match self {
+            State::Ended(ending) => format!("the sandbox {}", ending.describe()),
+            State::Stopping => "the sandbox was stopped".to_owned(),
+            State::Starting | State::Running(_) => "the sandbox is there".to_owned(),
+        }
+    }
+}
+
+impl Book {
+    /// Returns the phase of a name, and its entry if it has one.
+    fn look(&self, target: &Target) -> (Phase, Option<&Entry>) {
+        let Some(entry) = self.entries.get(target) else { return (Phase::Unknown, None) };
+        let phase = match &*entry.states.borrow() {
+            State::Starting => Phase::Starting,
+            State::Running(_) => Phase::Running,
+            State::Stopping => Phase::Stopping,
+            State::Ended(ending) if ending.had_run() || entry.before.is_some() => Phase::Ended,
+            State::Ended(_) => Phase::Unknown,
+        };
+        (phase, Some(entry))
+    }
+
+    /// Gives a name its next life.
+    fn insert(&mut self, target: &Target, make: impl FnOnce(u64, Option<Ending>) -> Entry) -> u64 {
+        self.lives += 1;
+        let life = self.lives;
+        let before = self.entries.remove(target).and_then(|entry| {
+            self.ended.remove(&entry.life);
+            entry.known_ending()
+        });
+        self.entries.insert(target.clone(), make(life, before));
+        life
+    }
+
+    /// Remembers how a life ended, or forgets the name if it never ran.
+    fn settle(&mut self, target: &Target, life: u64) {
+        let Some(entry) = self.entries.get(target).filter(|entry| entry.life == life) else { return };
+        if entry.known_ending().is_none() {
+            self.entries.remove(target);
+            return;
+        }
+        self.ended.insert(life, target.clone());
+        if self.ended.len() > ENDED_NAMES_MAX
+            && let Some((_, oldest)) = self.ended.pop_first()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+impl Entry {
+    fn live(&self) -> Option<Arc<Live>> {
+        match &*self.states.borrow() {
+            State::Running(live) => Some(Arc::clone(live)),
+            State::Starting | State::Stopping | State::Ended(_) => None,
+        }
+    }
+
+    /// Returns how the last life that had run ended; `None` when none did, or one goes on.
+    fn known_ending(&self) -> Option<Ending> {
+        match &*self.states.borrow() {
+            State::Ended(ending) => Some(self.told_ending(ending)).filter(|ending| ending.had_run()),
+            State::Starting | State::Running(_) | State::Stopping => None,
+        }
+    }
+
+    fn told_ending(&self, ending: &Ending) -> Ending {
+        if ending.had_run() { ending.clone() } else { self.before.clone().unwrap_or_else(|| ending.clone()) }
+    }
+}
+
+impl Wanted {
+    fn spec(&self, id: SandboxId, hostname: &str) -> SandboxSpec {
+        SandboxSpec {
+            id,
+            hostname: hostname.to_owned(),
+            rootfs: self.rootfs.clone(),
+            memory_mib: self.memory_mib,
+            cpu_millis: self.cpu_millis,
+            pids_max: PIDS_MAX,
+            envs: self.envs.clone(),
+            workdir: self.workdir.clone(),
+            prestart: self.prestart,
+        }
+    }
+
+    /// Names the parts in which two wishes differ.
+    fn differs(&self, other: &Wanted) -> Vec<&'static str> {
+        let parts = [
+            ("image", self.image != other.image),
+            ("memory", self.memory_mib != other.memory_mib),
+            ("cpus", self.cpu_millis != other.cpu_millis),
+            ("envs", self.envs != other.envs),
+            ("workdir", self.workdir != other.workdir),
+        ];
+        parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
+    }
+}
+
+/// Waits until a start is over; how it ended, unless it runs or ran.
+async fn until_started(mut states: watch::Receiver<State>) -> Option<Ending> {
+    match states.wait_for(|state| !matches!(state, State::Starting)).await.as_deref() {
+        Ok(State::Running(_) | State::Stopping) => None,
+        Ok(State::Ended(ending)) => Some(ending.clone()),
+        Ok(State::Starting) | Err(_) => Some(driver_lost()),
+    }
+}
+
+/// Waits until a sandbox is over.
+async fn until_ended(mut states: watch::Receiver<State>) -> Ending {
+    match states.wait_for(|state| matches!(state, State::Ended(_))).await.as_deref() {
+        Ok(State::Ended(ending)) => ending.clone(),
+        Ok(State::Starting | State::Running(_) | State::Stopping) | Err(_) => driver_lost(),
+    }
+}
+
+fn driver_lost() -> Ending {
+    Ending::Died { reason: "the server lost track of it".to_owned() }
+}
