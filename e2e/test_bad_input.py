@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -82,8 +83,8 @@ async def test_bodies_that_are_no_call(wire: Wire, body: bytes, status: int) -> 
 
 
 async def test_a_body_over_the_limit(wire: Wire) -> None:
-    code = "#" + "x" * (2 * 1024 * 1024)
-    answer = await wire.call("sandbox.repl.run", {**TARGET, "language": "python", "code": code})
+    body = io.BytesIO(b'{"jsonrpc": "2.0", "method": "x", "params": "' + b"x" * (2 * 1024 * 1024) + b'"}')
+    answer = await wire.send(data=body, headers=JSON)
     assert answer.status == 413
     assert answer.text
 

@@ -173,7 +173,9 @@ async def test_pid_1_is_closed(python: PythonSandbox) -> None:
         'root link': attempt(lambda: os.readlink('/proc/1/root')),
         'cwd': attempt(lambda: os.listdir('/proc/1/cwd')),
         'exe': attempt(lambda: os.readlink('/proc/1/exe')),
-        'fd': attempt(lambda: os.listdir('/proc/1/fd')),
+        # Its numbers can be listed by the root of its user namespace; what they are cannot be seen, nor opened.
+        **{f'fd {n}': attempt(lambda: os.readlink(f'/proc/1/fd/{n}')) for n in os.listdir('/proc/1/fd')},
+        **{f'open fd {n}': attempt(lambda: open(f'/proc/1/fd/{n}', 'rb')) for n in os.listdir('/proc/1/fd')},
         'environ': attempt(lambda: open('/proc/1/environ').read()),
         'maps': attempt(lambda: open('/proc/1/maps').read()),
     }

@@ -292,10 +292,11 @@ async fn serve(stream: UnixStream, sandbox: &FakeSandbox) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         };
         sandbox.shared.count(|counts| counts.requests += 1);
+        let mut nothing = [0];
         let reply = tokio::select! {
             reply = execute(&mut to, sandbox, request) => reply?,
             // A client sends nothing during a call: this is the end of the stream.
-            _ = from.readable() => {
+            _ = from.read(&mut nothing) => {
                 sandbox.shared.count(|counts| counts.cancelled += 1);
                 return Ok(());
             }

@@ -32,11 +32,12 @@
 const fs = require("node:fs");
 const util = require("node:util");
 const vm = require("node:vm");
-const { createHook, AsyncResource } = require("node:async_hooks");
+const { AsyncResource } = require("node:async_hooks");
 const { Session } = require("node:inspector");
 const { Socket } = require("node:net");
 const { Readable, Writable } = require("node:stream");
 const { pathToFileURL } = require("node:url");
+const { promiseHooks } = require("node:v8");
 
 const [RUN, READY, BARRIER, DONE] = [1, 16, 17, 18];
 const [SUCCESS, ERROR, INTERRUPTED] = [0, 1, 2];
@@ -182,6 +183,18 @@ const openInput = () => {
   return input;
 };
 
+// Terminated code leaves entries on Node's stack of asynchronous contexts. Node compares and aborts, unless it was started
+// with --no-force-async-hooks-checks: this is that option for a process that runs already.
+const asyncStack = (() => {
+  try {
+    const { async_hook_fields: fields, constants, clearAsyncIdStack: clear } = process.binding("async_wrap");
+    fields[constants.kCheck] = 0;
+    return { clear };
+  } catch {
+    return { clear() {} }; // a Node without it: the agent starts a new one
+  }
+})();
+
 // Evaluation
 
 const session = new Session();
@@ -270,16 +283,13 @@ function start(id, source) {
   const interrupted = interruptible(() => {
     const parameters = { __proto__: null, expression, replMode: true, silent: true, objectGroup: "driver" };
     // The first promise that is made is the one of the evaluation as a whole.
-    const hook = createHook({
-      init(_id, type, _trigger, resource) {
-        if (type !== "PROMISE") return;
-        hook.disable();
-        run.promise = resource;
-        setAdd(evaluations, resource);
-      },
-    }).enable();
+    const stop = promiseHooks.onInit((promise) => {
+      stop();
+      run.promise = promise;
+      setAdd(evaluations, promise);
+    });
     sessionPost(session, "Runtime.evaluate", parameters, (error, reply) => evaluated(run, error, reply));
-    hook.disable();
+    stop();
     try {
       runTicks();
     } catch (error) {
@@ -340,6 +350,7 @@ function finish(run) {
     while (streams[number].writableCorked > 0) streams[number].uncork();
   }
   restore();
+  if (run.terminated) asyncStack.clear();
   ask("Runtime.releaseObjectGroup", {});
   current = undefined;
   send(DONE, run.id, bytesOf([run.status]));
@@ -384,6 +395,7 @@ function mayResume(run) {
 
 function interrupt(run) {
   if (run.settled) return;
+  run.terminated = true;
   clearTimers(run);
   printError("Error: the execution was interrupted\n");
   settle(run, INTERRUPTED);
@@ -398,7 +410,7 @@ function onSigint() {
 function exit(code) {
   const run = current;
   if (run && !run.settled) {
-    run.settled = true;
+    run.settled = run.terminated = true;
     setImmediate(() => {
       clearTimers(run);
       const failed = code !== undefined && code !== null && `${code}` !== "0";
@@ -627,6 +639,10 @@ function readNames(list) {
 
 // What user code may have broken
 
+// Before the console is looked at: it keeps the streams that it finds then.
+for (const [name, value] of [["stdout", streams[1]], ["stderr", streams[2]]]) {
+  defineProperty(process, name, { __proto__: null, value, configurable: true, enumerable: true, writable: true });
+}
 const consoleMembers = Object.getOwnPropertyNames(console).map((name) => [console, name, console[name]]);
 const members = [
   [globalThis, "process", process],

@@ -45,12 +45,13 @@ os_close, os_dup2, os_exit, os_fstat, os_getpid = os.close, os.dup2, os._exit, o
 os_read, os_set_blocking, os_write = os.read, os.set_blocking, os.write
 get_signal, set_signal, set_signal_mask = _signal.getsignal, _signal.signal, _signal.pthread_sigmask
 SIGINT, SIG_UNBLOCK = _signal.SIGINT, _signal.SIG_UNBLOCK
-get_ident, allocate_lock, interrupt_main = _thread.get_ident, _thread.allocate_lock, _thread.interrupt_main
+get_ident = _thread.get_ident
+new_lock = _thread.RLock  # signal handlers of user code come back into `claim` at any instruction
 set_trace, set_profile = sys.settrace, sys.setprofile
 get_recursion_limit, set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 original_excepthook, original_displayhook = sys.excepthook, sys.displayhook
 BufferedWriter, FileIO, TextIOWrapper = io.BufferedWriter, io.FileIO, io.TextIOWrapper
-file_write, buffer_write, text_write = FileIO.write, BufferedWriter.write, TextIOWrapper.write
+buffer_write, buffer_flush, text_write = BufferedWriter.write, BufferedWriter.flush, TextIOWrapper.write
 
 get_type_name = type.__dict__["__name__"].__get__
 get_exit_code = SystemExit.code.__get__
@@ -60,6 +61,7 @@ get_cause, get_context = BaseException.__cause__.__get__, BaseException.__contex
 
 PID = os_getpid()
 MAIN = sys.modules["__main__"]
+ESSENTIAL = {"__main__": MAIN, "builtins": builtins, "sys": sys}  # the interpreter itself looks for them there
 IMPORT_PATH = [entry for entry in sys.path if entry]
 
 
@@ -75,7 +77,7 @@ class Kernel:
     future_flags = 0  # of `from __future__` in earlier executions
     loop = None
     print_exception = None
-    lock = allocate_lock()
+    lock = new_lock()
     streams = {}
     sources = {}  # name -> entry of linecache.cache
 
@@ -169,20 +171,27 @@ def flush(stream):
         pass
 
 
-class OutputFile(FileIO):
-    def write(self, data):
-        count = file_write(self, data)
-        while count is None:  # a child that shares the pipe made it non-blocking
-            os_set_blocking(self.fileno(), True)
-            count = file_write(self, data)
-        return count
-
-
 class OutputBuffer(BufferedWriter):
+    # The file below is plain C: an interrupt between its write and the count of it would print the bytes twice.
+
     def write(self, data):
         if kernel.channel != self.channel:
             claim(self.channel)
-        return buffer_write(self, data)
+        written = 0
+        while True:
+            try:
+                return written + buffer_write(self, data)
+            except BlockingIOError as error:  # a child that shares the pipe made it non-blocking
+                os_set_blocking(self.channel, True)
+                written += error.characters_written
+                data = memoryview(data).cast("B")[error.characters_written :]
+
+    def flush(self):
+        while True:
+            try:
+                return buffer_flush(self)
+            except BlockingIOError:
+                os_set_blocking(self.channel, True)
 
     def close(self):
         # Stays open: wrappers that user code drops would close it when they are collected.
@@ -197,7 +206,7 @@ class OutputText(TextIOWrapper):
 
 
 def open_output(channel):
-    raw = OutputFile(channel, "w", closefd=False)
+    raw = FileIO(channel, "w", closefd=False)
     raw.name = "<stdout>" if channel == 1 else "<stderr>"
     buffer = OutputBuffer(raw)
     errors = "surrogateescape" if channel == 1 else "backslashreplace"
@@ -240,7 +249,7 @@ def restore():
         setattr(sys, "__" + name + "__", stream)
     if not callable(getattr(sys, "displayhook", None)):
         sys.displayhook = original_displayhook
-    sys.modules["__main__"] = MAIN
+    sys.modules.update(ESSENTIAL)
 
 
 def restore_descriptor(descriptor):
@@ -257,12 +266,8 @@ def restore_descriptor(descriptor):
         pass
 
 
-def on_interrupt(_signal_number, frame):
+def on_interrupt(_signal_number, _frame):
     if kernel.armed:
-        if frame is not None and frame.f_code is OutputFile.write.__code__:
-            # The bytes are in the pipe, and the buffer above does not know it yet: a little later.
-            interrupt_main()
-            return
         kernel.interrupted = True
         raise KeyboardInterrupt
 
@@ -503,7 +508,7 @@ def before_fork():
 
 
 def after_fork_in_child():
-    kernel.lock, kernel.speaker = allocate_lock(), None
+    kernel.lock, kernel.speaker = new_lock(), None
     for descriptor in (REQUESTS, REPLIES, ACKS):
         try:
             os_close(descriptor)

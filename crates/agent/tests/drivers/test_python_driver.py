@@ -376,7 +376,7 @@ def test_a_signal_handler_that_prints_in_a_barrier(kernel):
     code = (
         "import signal, sys\ndef tick(*_):\n    try:\n        print('tick', file=sys.stderr)\n"
         "    except RuntimeError: pass  # reentrant call, as in any Python\nsignal.signal(signal.SIGALRM, tick)\n"
-        "signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n"
         "for i in range(500):\n    print(i)\n    print(i, file=sys.stderr)\nsignal.setitimer(signal.ITIMER_REAL, 0) and None"
     )
     result = kernel.run(code)

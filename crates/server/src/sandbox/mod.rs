@@ -19,11 +19,14 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod admission;
+mod book;
 mod driver;
 mod live;
 mod registry;
+mod running;
 mod state;
 
 pub(crate) use live::{Broken, Live};
-pub(crate) use registry::{Listed, Registry, Running, StartRefused, Started, StopRefused, Unusable, Wanted};
+pub(crate) use registry::{Listed, Registry, StartRefused, Started, StopRefused, Unusable, Wanted};
+pub(crate) use running::Running;
 pub(crate) use state::{Ending, Failure};

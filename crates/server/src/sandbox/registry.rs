@@ -4,20 +4,21 @@
 //! The registry reads states and never writes one: it begins drivers, tells them to stop, and waits for what they publish.
 //! Its lock is held for short sections only, never across a wait.
 
-use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use protocol::agent::{Channel, Language, Request};
+use protocol::agent::Language;
 use protocol::calls::Target;
-use protocol::limits::{ENDED_NAMES_MAX, ENDED_NOTICE_WAIT, PIDS_MAX, STOP_WAIT};
+use protocol::limits::{PIDS_MAX, STOP_WAIT};
 use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
+use super::book::{Book, Entry};
 use super::driver::Driver;
-use super::live::{Answer, Broken, Live};
+use super::live::Live;
+use super::running::Running;
 use super::state::{Ending, Failure, State};
 
 /// All sandboxes of a server: a cheap handle.
@@ -27,26 +28,6 @@ pub(crate) struct Registry {
     capacity: Arc<Semaphore>,
     capacity_max: usize,
     book: Arc<Mutex<Book>>,
-}
-
-#[derive(Default)]
-struct Book {
-    entries: HashMap<Target, Entry>,
-    /// Names that only remember how they ended, by the number of their life: the oldest go first.
-    ended: BTreeMap<u64, Target>,
-    lives: u64,
-    closed: bool,
-}
-
-/// The life that a name has now, or had last.
-struct Entry {
-    life: u64,
-    states: watch::Receiver<State>,
-    stop: mpsc::Sender<()>,
-    tickets: mpsc::WeakSender<Infallible>,
-    wanted: Arc<Wanted>,
-    /// How the life before ended, if there was one.
-    before: Option<Ending>,
 }
 
 /// What a sandbox shall be, checked and with its image found.
@@ -108,13 +89,6 @@ pub(crate) enum Unusable {
 pub(crate) struct Listed {
     pub(crate) target: Target,
     pub(crate) live: Option<Arc<Live>>,
-}
-
-/// A sandbox that runs, and the news of its end.
-#[derive(Debug)]
-pub(crate) struct Running {
-    live: Arc<Live>,
-    states: watch::Receiver<State>,
 }
 
 enum Admitted {
@@ -317,108 +291,6 @@ impl Registry {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Running {
-    pub(crate) fn live(&self) -> &Live {
-        &self.live
-    }
-
-    /// Carries out a request; when the sandbox ends meanwhile, the error says how.
-    pub(crate) async fn call(
-        mut self,
-        request: Request,
-        output: impl FnMut(Channel, &[u8]),
-    ) -> Result<Answer, Broken> {
-        let broken = tokio::select! {
-            biased;
-            answer = self.live.call(request, output) => match answer {
-                Ok(answer) => return Ok(answer),
-                Err(broken) => broken,
-            },
-            _ = self.states.wait_for(|state| !matches!(state, State::Running(_))) => {
-                Broken { what: "it is no longer running".to_owned() }
-            }
-        };
-        let over = self.states.wait_for(|state| matches!(state, State::Ended(_) | State::Stopping));
-        match tokio::time::timeout(ENDED_NOTICE_WAIT, over).await {
-            Ok(Ok(state)) => Err(Broken { what: state.describe_end() }),
-            Ok(Err(_)) | Err(_) => Err(broken),
-        }
-    }
-}
-
-impl State {
-    fn describe_end(&self) -> String {
-        match self {
-            State::Ended(ending) => format!("the sandbox {}", ending.describe()),
-            State::Stopping => "the sandbox was stopped".to_owned(),
-            State::Starting | State::Running(_) => "the sandbox is there".to_owned(),
-        }
-    }
-}
-
-impl Book {
-    /// Returns the phase of a name, and its entry if it has one.
-    fn look(&self, target: &Target) -> (Phase, Option<&Entry>) {
-        let Some(entry) = self.entries.get(target) else { return (Phase::Unknown, None) };
-        let phase = match &*entry.states.borrow() {
-            State::Starting => Phase::Starting,
-            State::Running(_) => Phase::Running,
-            State::Stopping => Phase::Stopping,
-            State::Ended(ending) if ending.had_run() || entry.before.is_some() => Phase::Ended,
-            State::Ended(_) => Phase::Unknown,
-        };
-        (phase, Some(entry))
-    }
-
-    /// Gives a name its next life.
-    fn insert(&mut self, target: &Target, make: impl FnOnce(u64, Option<Ending>) -> Entry) -> u64 {
-        self.lives += 1;
-        let life = self.lives;
-        let before = self.entries.remove(target).and_then(|entry| {
-            self.ended.remove(&entry.life);
-            entry.known_ending()
-        });
-        self.entries.insert(target.clone(), make(life, before));
-        life
-    }
-
-    /// Remembers how a life ended, or forgets the name if it never ran.
-    fn settle(&mut self, target: &Target, life: u64) {
-        let Some(entry) = self.entries.get(target).filter(|entry| entry.life == life) else { return };
-        if entry.known_ending().is_none() {
-            self.entries.remove(target);
-            return;
-        }
-        self.ended.insert(life, target.clone());
-        if self.ended.len() > ENDED_NAMES_MAX
-            && let Some((_, oldest)) = self.ended.pop_first()
-        {
-            self.entries.remove(&oldest);
-        }
-    }
-}
-
-impl Entry {
-    fn live(&self) -> Option<Arc<Live>> {
-        match &*self.states.borrow() {
-            State::Running(live) => Some(Arc::clone(live)),
-            State::Starting | State::Stopping | State::Ended(_) => None,
-        }
-    }
-
-    /// Returns how the last life that had run ended; `None` when none did, or one goes on.
-    fn known_ending(&self) -> Option<Ending> {
-        match &*self.states.borrow() {
-            State::Ended(ending) => Some(self.told_ending(ending)).filter(|ending| ending.had_run()),
-            State::Starting | State::Running(_) | State::Stopping => None,
-        }
-    }
-
-    fn told_ending(&self, ending: &Ending) -> Ending {
-        if ending.had_run() { ending.clone() } else { self.before.clone().unwrap_or_else(|| ending.clone()) }
     }
 }
 
