@@ -25,7 +25,10 @@ const PARTS: &[Part] = &[
         fmt::ruff(workspace, &["check"]).iter_mut().try_for_each(process::run)
     }),
     ("pyright", |workspace| {
-        process::run(workspace.python_program("pyright").args(["--project", "sdk/python"]))
+        let mut command = workspace.python_program("pyright");
+        // It shall see what the environment has installed, whatever Python comes first in the path.
+        command.args(["--project", "sdk/python", "--pythonpath"]).arg(workspace.venv().join("bin/python"));
+        process::run(&mut command)
     }),
     ("clippy", |workspace| {
         let flags = ["--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
@@ -36,7 +39,7 @@ const PARTS: &[Part] = &[
         process::run(
             command
                 .args(["--workspace", "--no-deps", "--document-private-items", "--locked"])
-                .env("RUSTDOCFLAGS", "-D warnings"),
+                .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
         )
     }),
     ("cargo-deny", |workspace| process::run(workspace.cargo("deny").arg("check"))),

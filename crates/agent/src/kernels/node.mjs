@@ -154,13 +154,13 @@ function writeOutput(to, bytes) {
 
 class Output extends Writable {
   constructor(descriptor) {
-    super({ decodeStrings: true });
+    super({ decodeStrings: false });
     // As with the streams of Node itself, nobody can end or destroy them.
     const fixed = { fd: descriptor, _type: "pipe", _isStdio: true, destroySoon: this.destroy };
     for (const name in fixed) defineProperty(this, name, { value: fixed[name], configurable: true, writable: true });
   }
-  _write(chunk, _encoding, done) {
-    writeOutput(this.fd, chunk);
+  _write(chunk, encoding, done) {
+    writeOutput(this.fd, typeof chunk === "string" ? bytesOf(chunk, encoding) : chunk);
     done();
   }
   end(chunk, encoding, done) {
@@ -186,12 +186,16 @@ const openInput = () => {
 // Terminated code leaves entries on Node's stack of asynchronous contexts. Node compares and aborts, unless it was started
 // with --no-force-async-hooks-checks: this is that option for a process that runs already.
 const asyncStack = (() => {
+  const { noDeprecation } = process;
   try {
+    process.noDeprecation = true; // of process.binding
     const { async_hook_fields: fields, constants, clearAsyncIdStack: clear } = process.binding("async_wrap");
     fields[constants.kCheck] = 0;
     return { clear };
   } catch {
     return { clear() {} }; // a Node without it: the agent starts a new one
+  } finally {
+    process.noDeprecation = noDeprecation;
   }
 })();
 
@@ -297,15 +301,18 @@ function start(id, source) {
     }
   });
   if (interrupted) interrupt(run);
+  else if (run.failure) fail(run, run.failure);
 }
 
 function evaluated(run, error, reply) {
   setDelete(evaluations, run.promise);
   if (run.settled) return;
+  if (error) {
+    run.failure = error; // of the inspector: most likely because SIGINT has ended the evaluation
+    return;
+  }
   const interrupted = interruptible(() => {
-    if (error) {
-      fail(run, error);
-    } else if (reply.exceptionDetails) {
+    if (reply.exceptionDetails) {
       fail(run, local(reply.exceptionDetails.exception), reply.exceptionDetails);
     } else if (reply.result.type === "undefined") {
       settle(run, SUCCESS);
@@ -342,7 +349,7 @@ function settle(run, status) {
   if (run.settled) return;
   run.settled = true;
   run.status = status;
-  setImmediate(finish, run);
+  setImmediate(() => finish(run));
 }
 
 function finish(run) {
@@ -416,7 +423,7 @@ function exit(code) {
       const failed = code !== undefined && code !== null && `${code}` !== "0";
       if (failed) printError(`Error: process.exit(${code})\n`);
       run.status = failed ? ERROR : SUCCESS;
-      setImmediate(finish, run);
+      setImmediate(() => finish(run));
     });
   }
   sessionPost(session, "Runtime.terminateExecution");
@@ -614,7 +621,7 @@ function readImport(source, from) {
   const pattern = targets.length === 2 ? `[${targets[0]}, ${targets[1]}]` : targets[0];
   const value = targets.length === 2 ? `(module => [module, module])(${call})` : call;
   const lines = repeat("\n", split(slice(source, from, at), "\n").length - 1);
-  return { end: at, text: (targets.length ? `const ${pattern} = ${value}` : `void (${call})`) + lines };
+  return { end: at, text: (targets.length ? `const ${pattern} = ${value}` : `void (${call})`) + `;${lines}` };
 }
 
 /** Turns `a, b as c` into the pattern `a, b: c` and the list of names `"a","b",`. */
@@ -651,10 +658,14 @@ const members = [
   [process, "stdout", streams[1]],
   [process, "stderr", streams[2]],
   [process, "exit", exit],
+  ...["on", "emit", "nextTick", "cwd", "listeners"].map((name) => [process, name, process[name]]),
   [streams[1], "write", Writable.prototype.write],
   [streams[2], "write", Writable.prototype.write],
   ...consoleMembers,
 ];
+// With Node's own two it begins and ends to watch a signal.
+const ownListeners = ["newListener", "removeListener"].flatMap((event) => listeners(event).map((listener) => ({ event, listener })));
+ownListeners.push({ event: "SIGINT", listener: onSigint });
 const STDIN = 2; // its place in the list
 let directory = cwd();
 
@@ -667,12 +678,15 @@ function restore() {
     if (owner[name] === value) continue;
     defineProperty(owner, name, { __proto__: null, value, configurable: true, enumerable: owner !== globalThis, writable: true });
   }
-  const handlers = listeners("SIGINT");
-  let index = 0;
-  while (index < handlers.length && handlers[index] !== onSigint) index++;
-  if (index === handlers.length) on("SIGINT", onSigint);
+  for (let index = 0; index < ownListeners.length; index++) listen(ownListeners[index].event, ownListeners[index].listener);
   if (!capturesUncaught()) captureUncaught(uncaught);
   followDirectory();
+}
+
+function listen(event, listener) {
+  const present = listeners(event);
+  for (let index = 0; index < present.length; index++) if (present[index] === listener) return;
+  on(event, listener);
 }
 
 /** Lets `require` resolve from the working directory after a change of it. */
@@ -710,7 +724,8 @@ function pump() {
   const id = readBigUInt64LE(frame, 1);
   current = { id, settled: true }; // taken
   // One turn later, so that a SIGINT that was meant for the execution before cannot hit this one.
-  setImmediate(start, id, toText(frame, "utf8", HEAD_BYTES));
+  const source = toText(frame, "utf8", HEAD_BYTES);
+  setImmediate(() => start(id, source));
 }
 
 defineProperty(Error, "prepareStackTrace", { value: prepareStackTrace, configurable: true, writable: true, enumerable: false });

@@ -35,15 +35,29 @@ __builtins__ = dict(vars(builtins))  # functions below see this copy, whatever u
 
 RUN, READY, BARRIER, DONE = 1, 16, 17, 18
 SUCCESS, ERROR, INTERRUPTED = 0, 1, 2
-AST_ONLY, TOP_LEVEL_AWAIT, COROUTINE = 0x400, 0x2000, 0x80  # ast.PyCF_*, inspect.CO_COROUTINE: those modules load slowly
+AST_ONLY, TOP_LEVEL_AWAIT, COROUTINE = (
+    0x400,
+    0x2000,
+    0x80,
+)  # ast.PyCF_*, inspect.CO_COROUTINE: those modules load slowly
 SOURCE_CHARS_MAX = 8 * 1024 * 1024  # of earlier executions, kept for tracebacks
 IDLE_MS = 20  # without a request for so long, what only errors need is loaded
 CHAIN_MAX = 100  # exceptions in a chain whose tracebacks are cleaned
 RECURSION_LIMIT = sys.getrecursionlimit()
 
-os_close, os_dup2, os_exit, os_fstat, os_getpid = os.close, os.dup2, os._exit, os.fstat, os.getpid
+os_close, os_dup2, os_exit, os_fstat, os_getpid = (
+    os.close,
+    os.dup2,
+    os._exit,
+    os.fstat,
+    os.getpid,
+)
 os_read, os_set_blocking, os_write = os.read, os.set_blocking, os.write
-get_signal, set_signal, set_signal_mask = _signal.getsignal, _signal.signal, _signal.pthread_sigmask
+get_signal, set_signal, set_signal_mask = (
+    _signal.getsignal,
+    _signal.signal,
+    _signal.pthread_sigmask,
+)
 SIGINT, SIG_UNBLOCK = _signal.SIGINT, _signal.SIG_UNBLOCK
 get_ident = _thread.get_ident
 new_lock = _thread.RLock  # signal handlers of user code come back into `claim` at any instruction
@@ -51,17 +65,31 @@ set_trace, set_profile = sys.settrace, sys.setprofile
 get_recursion_limit, set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 original_excepthook, original_displayhook = sys.excepthook, sys.displayhook
 BufferedWriter, FileIO, TextIOWrapper = io.BufferedWriter, io.FileIO, io.TextIOWrapper
-buffer_write, buffer_flush, text_write = BufferedWriter.write, BufferedWriter.flush, TextIOWrapper.write
+buffer_write, buffer_flush, text_write = (
+    BufferedWriter.write,
+    BufferedWriter.flush,
+    TextIOWrapper.write,
+)
 
 get_type_name = type.__dict__["__name__"].__get__
 get_exit_code = SystemExit.code.__get__
 # Exceptions are read by these and not by attribute: their classes may be hostile.
-get_traceback, set_traceback = BaseException.__traceback__.__get__, BaseException.__traceback__.__set__
-get_cause, get_context = BaseException.__cause__.__get__, BaseException.__context__.__get__
+get_traceback, set_traceback = (
+    BaseException.__traceback__.__get__,
+    BaseException.__traceback__.__set__,
+)
+get_cause, get_context = (
+    BaseException.__cause__.__get__,
+    BaseException.__context__.__get__,
+)
 
 PID = os_getpid()
 MAIN = sys.modules["__main__"]
-ESSENTIAL = {"__main__": MAIN, "builtins": builtins, "sys": sys}  # the interpreter itself looks for them there
+ESSENTIAL = {
+    "__main__": MAIN,
+    "builtins": builtins,
+    "sys": sys,
+}  # the interpreter itself looks for them there
 IMPORT_PATH = [entry for entry in sys.path if entry]
 
 
@@ -297,7 +325,9 @@ def leave_child(raised):
     code = 0
     try:
         if is_a(raised, SystemExit):
-            code = get_exit_code(raised) if type(get_exit_code(raised)) is int else int(get_exit_code(raised) is not None)
+            code = (
+                get_exit_code(raised) if type(get_exit_code(raised)) is int else int(get_exit_code(raised) is not None)
+            )
         elif raised is not None:
             code = 1
             report(raised)
@@ -319,7 +349,13 @@ def compile_source(source, name):
             kernel.future_flags |= body.co_flags & getattr(__future__, feature).compiler_flag
     if last is None:
         return [body]
-    echo = compile(_ast.Interactive([last]), name, "single", TOP_LEVEL_AWAIT | kernel.future_flags, True)
+    echo = compile(
+        _ast.Interactive([last]),
+        name,
+        "single",
+        TOP_LEVEL_AWAIT | kernel.future_flags,
+        True,
+    )
     return [body, echo]
 
 
@@ -390,13 +426,19 @@ class LinecacheFinder:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 execute = spec.loader.exec_module
-                spec.loader.exec_module = lambda module: (execute(module), show_sources())
+                spec.loader.exec_module = lambda module: (
+                    execute(module),
+                    show_sources(),
+                )
                 return spec
         return None
 
 
 def load_traceback():
-    path, sys.path = sys.path, IMPORT_PATH  # not a file of the user's that has the same name
+    path, sys.path = (
+        sys.path,
+        IMPORT_PATH,
+    )  # not a file of the user's that has the same name
     try:
         import traceback
     finally:

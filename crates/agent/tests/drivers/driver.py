@@ -17,7 +17,10 @@ HEAD = struct.Struct("<BQI")
 
 
 def python_command():
-    return [os.environ.get("DRIVER_PYTHON", "/usr/bin/python3"), "-c"], KERNELS / "python.py"
+    return [
+        os.environ.get("DRIVER_PYTHON", "/usr/bin/python3"),
+        "-c",
+    ], KERNELS / "python.py"
 
 
 def node_command():
@@ -91,8 +94,21 @@ class Driver:
         self._err, err_in = os.pipe()
         text = os.open(source, os.O_RDONLY)
         null = os.open(os.devnull, os.O_RDWR)
-        places = {0: null, 1: out_in, 2: err_in, 200: requests_out, 201: replies_in, 202: acks_out, 203: text}
-        environment = {"PATH": os.environ["PATH"], "HOME": str(cwd or "/tmp"), "LANG": "C.UTF-8", **(env or {})}
+        places = {
+            0: null,
+            1: out_in,
+            2: err_in,
+            200: requests_out,
+            201: replies_in,
+            202: acks_out,
+            203: text,
+        }
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(cwd or "/tmp"),
+            "LANG": "C.UTF-8",
+            **(env or {}),
+        }
         arguments = [*program, bootstrap(source)]
         self.pid = os.fork()
         if self.pid == 0:
@@ -182,7 +198,13 @@ class Driver:
 
     def _forget(self):
         self.pid = 0
-        for descriptor in (self._requests, self._replies, self._acks, self._out, self._err):
+        for descriptor in (
+            self._requests,
+            self._replies,
+            self._acks,
+            self._out,
+            self._err,
+        ):
             os.close(descriptor)
 
     def _wait(self, kind, number, wait_s=WAIT_S):
@@ -194,7 +216,11 @@ class Driver:
                     barriers += 1
                     self._acknowledge(frame_number)
                     continue
-                assert (frame_kind, frame_number) == (kind, number), (frame_kind, frame_number, payload)
+                assert (frame_kind, frame_number) == (kind, number), (
+                    frame_kind,
+                    frame_number,
+                    payload,
+                )
                 self._drain()
                 return payload, barriers
             left = deadline - time.monotonic()

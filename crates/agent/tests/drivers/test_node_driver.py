@@ -36,7 +36,10 @@ def test_ready_names_the_version(kernel):
 
 
 def test_state_persists(kernel):
-    check(kernel, "const a = 1; let b = 2; var c = 3; class D {}; function e() { return 5 }; f = 6")
+    check(
+        kernel,
+        "const a = 1; let b = 2; var c = 3; class D {}; function e() { return 5 }; f = 6",
+    )
     check(kernel, "[a, b, c, typeof D, e(), f]", "[ 1, 2, 3, 'function', 5, 6 ]\n")
     check(kernel, "const a = 7; let b = 8; class D { x = 1 }")
     check(kernel, "[a, b, new D().x]", "[ 7, 8, 1 ]\n")
@@ -57,16 +60,25 @@ def test_state_persists(kernel):
         ("[3, 1, 2]\n  .sort()\n  .map(x => x * 2)", "[ 2, 4, 6 ]\n"),
         ("if (false) {\n  console.log(1)\n}\nelse {\n  console.log(2)\n}", "2\n"),
         ("function f() {\n\n  return 1\n\n}\n\nconsole.log(f())", "1\n"),
-        ("console.log('\\n> quoted\\n.. dots\\n\\n...')", "\n> quoted\n.. dots\n\n...\n"),
+        (
+            "console.log('\\n> quoted\\n.. dots\\n\\n...')",
+            "\n> quoted\n.. dots\n\n...\n",
+        ),
         ("console.log(1)\r\nconsole.log(2)\r\n", "1\n2\n"),
         ("", ""),
         ("// only a comment", ""),
         ("1 // a comment at the end", "1\n"),
         ("'🦀 ünï'", "'🦀 ünï'\n"),
-        ("await new Promise(done => setTimeout(done, 20))\nconsole.log('after')", "after\n"),
+        (
+            "await new Promise(done => setTimeout(done, 20))\nconsole.log('after')",
+            "after\n",
+        ),
         ("const v = await Promise.resolve(4); v", "4\n"),
         ("Promise.resolve(9)", "9\n"),
-        ("(async () => { console.log('in'); await 1; console.log('out'); return 3 })()", "in\nout\n3\n"),
+        (
+            "(async () => { console.log('in'); await 1; console.log('out'); return 3 })()",
+            "in\nout\n3\n",
+        ),
         ("for await (const x of [1, Promise.resolve(2)]) console.log(x)", "1\n2\n"),
         ("setTimeout(() => {}, 5)", ""),
         ("setImmediate(() => {})", ""),
@@ -81,7 +93,10 @@ def test_source_and_echo(kernel, code, stdout):
 
 IMPORTS = [
     ("import os from 'os'; typeof os.cpus", "'function'\n"),
-    ("import os from 'node:os'\nimport { cpus as c, EOL, } from \"os\"\n[typeof os, typeof c, EOL]", "[ 'object', 'function', '\\n' ]\n"),
+    (
+        "import os from 'node:os'\nimport { cpus as c, EOL, } from \"os\"\n[typeof os, typeof c, EOL]",
+        "[ 'object', 'function', '\\n' ]\n",
+    ),
     ("import * as path from 'path'\npath.basename('/a/b')", "'b'\n"),
     ("import d, * as n from 'path'; n.default === d", "true\n"),
     ("import d, { join } from 'path'; d.join === join", "true\n"),
@@ -89,21 +104,33 @@ IMPORTS = [
     ("import './side.mjs'; globalThis.side", "'effect'\n"),
     ("import './side.mjs'\nimport x from './value.mjs'\nx", "'value'\n"),
     ("import x from './common.cjs'; x.y", "5\n"),
-    ("import {\n  join, // the one\n  /* and */ sep\n} from 'path' // end\nnew Error().stack.includes(':5:')", "true\n"),
+    (
+        "import {\n  join, // the one\n  /* and */ sep\n} from 'path' // end\nnew Error().stack.includes(':5:')",
+        "true\n",
+    ),
     ("(await import('./value.mjs')).default", "'value'\n"),
     ("import('./value.mjs').then(m => m.default)", "'value'\n"),
     ("const load = () => import ('path'); typeof (await load()).join", "'function'\n"),
     ("require('path').join('a', 'b')", "'a/b'\n"),
     ("require('./common.cjs').y", "5\n"),
-    ("const fs = require('fs'); const path = require('path'); typeof fs.readFileSync", "'function'\n"),
+    (
+        "const fs = require('fs'); const path = require('path'); typeof fs.readFileSync",
+        "'function'\n",
+    ),
     ("import x from 'package-of-ours'; x", "'ours'\n"),
     ("import x from './data.json' with { type: 'json' }\nx.z", "6\n"),
     ("'import x from \"y\"'", "'import x from \"y\"'\n"),
-    ("`import a from 'b' ${`import('x') ${'import'}`} import(1)`", "\"import a from 'b' import('x') import import(1)\"\n"),
+    (
+        "`import a from 'b' ${`import('x') ${'import'}`} import(1)`",
+        "\"import a from 'b' import('x') import import(1)\"\n",
+    ),
     ("// import x from 'y'\n/* import('z') */ 1", "1\n"),
     ("/import x from 'y'/.source", "\"import x from 'y'\"\n"),
     ("if (1) /import('x')/.test('') ; 'ok'", "'ok'\n"),
-    ("let i = 4; i++ / 2; [1] / 1; const o = { import: 3, a: 'it\\'s' }; o.import", "3\n"),
+    (
+        "let i = 4; i++ / 2; [1] / 1; const o = { import: 3, a: 'it\\'s' }; o.import",
+        "3\n",
+    ),
     ("const importer = 1, $import = 2; importer + $import", "3\n"),
     ("/[/'\"]import/.test('x'); \"a\" / 1; 'import fine'", "'import fine'\n"),
 ]
@@ -180,16 +207,28 @@ def test_error_is_complete_every_time(kernel):
         ("missing", "ReferenceError: missing is not defined"),
         ("Promise.reject(new Error('rejected'))", "Error: rejected"),
         ("Promise.reject(new Error('unhandled')); await 1; 5", "Error: unhandled"),
-        ("await new Promise(() => setTimeout(() => { throw new Error('timer') }, 10))", "Error: timer"),
+        (
+            "await new Promise(() => setTimeout(() => { throw new Error('timer') }, 10))",
+            "Error: timer",
+        ),
         ("process.nextTick(() => { throw new Error('tick') }); 1", "Error: tick"),
         ("queueMicrotask(() => { throw new Error('micro') }); 1", "Error: micro"),
-        ("throw new Error('outer', { cause: new Error('inner') })", "[cause]: Error: inner"),
+        (
+            "throw new Error('outer', { cause: new Error('inner') })",
+            "[cause]: Error: inner",
+        ),
         ("throw new AggregateError([new Error('one')], 'all')", "Error: one"),
         ("function f() { f() }; f()", "RangeError: Maximum call stack"),
         ("require('fs').readFileSync('/no/such')", "ENOENT"),
         ("throw Object.assign(new Error('e'), { get stack() { throw 1 } })", "rror"),
-        ("throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } }", "rror"),
-        ("({ [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } })", "Error: inspect"),
+        (
+            "throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } }",
+            "rror",
+        ),
+        (
+            "({ [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } })",
+            "Error: inspect",
+        ),
         ("throw new Proxy({}, { get() { throw 1 } })", "Uncaught"),
         ("Error.prepareStackTrace = () => { throw 1 }; null.x", "rror"),
         ("Error.stackTraceLimit = 0; null.x", "TypeError"),
@@ -212,7 +251,10 @@ def test_stacks_that_user_code_reads_are_clean(kernel):
 
 
 def test_errors_after_the_end_are_background(kernel):
-    check(kernel, "setTimeout(() => { throw new Error('late') }, 50); setTimeout(() => Promise.reject(new Error('later')), 60); undefined")
+    check(
+        kernel,
+        "setTimeout(() => { throw new Error('late') }, 50); setTimeout(() => Promise.reject(new Error('later')), 60); undefined",
+    )
     time.sleep(0.4)
     text = b"".join(data for channel, data in kernel.background() if channel == 2).decode()
     assert "Error: late\n" in text
@@ -221,7 +263,11 @@ def test_errors_after_the_end_are_background(kernel):
 
 
 def test_users_own_handlers_are_called(kernel):
-    check(kernel, "process.on('uncaughtException', e => console.log('mine', e.message)); setTimeout(() => { throw new Error('x') }, 5); await new Promise(r => setTimeout(r, 50)); 1", "mine x\n1\n")
+    check(
+        kernel,
+        "process.on('uncaughtException', e => console.log('mine', e.message)); setTimeout(() => { throw new Error('x') }, 5); await new Promise(r => setTimeout(r, 50)); 1",
+        "mine x\n1\n",
+    )
 
 
 # Exits and input
@@ -233,15 +279,30 @@ def test_users_own_handlers_are_called(kernel):
         ("process.exit()", SUCCESS),
         ("process.exit(0)", SUCCESS),
         ("process.exit(3)", ERROR),
-        ("try { process.exit(0) } catch (e) { console.log('caught') } finally { console.log('finally') }", SUCCESS),
+        (
+            "try { process.exit(0) } catch (e) { console.log('caught') } finally { console.log('finally') }",
+            SUCCESS,
+        ),
         ("(() => { for (;;) process.exit(3) })()", ERROR),
         ("await 1; process.exit(3)", ERROR),
-        ("await new Promise(r => setTimeout(r, 10)); try { process.exit(0) } catch { console.log('caught') }", SUCCESS),
+        (
+            "await new Promise(r => setTimeout(r, 10)); try { process.exit(0) } catch { console.log('caught') }",
+            SUCCESS,
+        ),
         ("await new Promise(() => setTimeout(() => process.exit(3), 10))", ERROR),
-        ("({ [Symbol.for('nodejs.util.inspect.custom')]() { process.exit(3) } })", ERROR),
-        ("setInterval(() => console.log('on and on'), 1); await new Promise(r => setTimeout(r, 0)); process.exit(3)", ERROR),
+        (
+            "({ [Symbol.for('nodejs.util.inspect.custom')]() { process.exit(3) } })",
+            ERROR,
+        ),
+        (
+            "setInterval(() => console.log('on and on'), 1); await new Promise(r => setTimeout(r, 0)); process.exit(3)",
+            ERROR,
+        ),
         ("process.nextTick(() => process.exit(3)); await new Promise(() => {})", ERROR),
-        ("import('process').then(p => p.exit(3)).then(() => new Promise(() => {}))", ERROR),
+        (
+            "import('process').then(p => p.exit(3)).then(() => new Promise(() => {}))",
+            ERROR,
+        ),
     ],
 )
 def test_exit_ends_only_the_execution(kernel, code, status):
@@ -272,9 +333,17 @@ def test_exit_code_is_ignored(kernel):
 
 def test_input_is_at_its_end(kernel):
     for _ in range(2):
-        check(kernel, "let n = 0; for await (const line of require('readline').createInterface({ input: process.stdin })) n++; n", "0\n")
+        check(
+            kernel,
+            "let n = 0; for await (const line of require('readline').createInterface({ input: process.stdin })) n++; n",
+            "0\n",
+        )
         check(kernel, "require('fs').readFileSync(0, 'utf8')", "''\n")
-        check(kernel, "await new Promise(r => process.stdin.on('end', () => r('end')).resume())", "'end'\n")
+        check(
+            kernel,
+            "await new Promise(r => process.stdin.on('end', () => r('end')).resume())",
+            "'end'\n",
+        )
 
 
 def test_a_real_exit_ends_the_process(kernel):
@@ -295,7 +364,9 @@ def test_end_of_requests_ends_the_process(kernel):
 def test_order_of_both_streams(kernel):
     result = kernel.run("for (let i = 0; i < 200; i++) { console.log(i); console.error(i) }")
     assert result.order == [(channel, f"{i}\n") for i in range(200) for channel in (1, 2)]
-    result = kernel.run("for (let i = 0; i < 50; i++) { process.stdout.write('o'); process.stderr.write('e') }; undefined")
+    result = kernel.run(
+        "for (let i = 0; i < 50; i++) { process.stdout.write('o'); process.stderr.write('e') }; undefined"
+    )
     assert [text for _, text in result.order] == ["o", "e"] * 50
 
 
@@ -306,7 +377,9 @@ def test_one_stream_needs_no_barrier(kernel):
 
 
 def test_bytes_that_are_not_utf8(kernel):
-    result = kernel.run("process.stdout.write(Buffer.from([255, 254, 10])); require('fs').writeSync(1, Buffer.from([128])); undefined")
+    result = kernel.run(
+        "process.stdout.write(Buffer.from([255, 254, 10])); require('fs').writeSync(1, Buffer.from([128])); undefined"
+    )
     assert result.stdout_bytes == b"\xff\xfe\n\x80"
 
 
@@ -316,9 +389,21 @@ def test_megabytes_on_one_line(kernel):
 
 
 def test_stdout_is_a_stream(kernel):
-    check(kernel, "[process.stdout.fd, process.stderr.fd, process.stdout.isTTY, process.stdout instanceof require('stream').Writable]", "[ 1, 2, undefined, true ]\n")
-    check(kernel, "await new Promise(r => process.stdout.write('x\\n', r)); process.stdout.end('y\\n', () => console.log('z')); await 1; undefined", "x\ny\nz\n")
-    check(kernel, "await require('stream/promises').pipeline(require('stream').Readable.from(['a', 'b\\n']), process.stdout, { end: false }); undefined", "ab\n")
+    check(
+        kernel,
+        "[process.stdout.fd, process.stderr.fd, process.stdout.isTTY, process.stdout instanceof require('stream').Writable]",
+        "[ 1, 2, undefined, true ]\n",
+    )
+    check(
+        kernel,
+        "await new Promise(r => process.stdout.write('x\\n', r)); process.stdout.end('y\\n', () => console.log('z')); await 1; undefined",
+        "x\ny\nz\n",
+    )
+    check(
+        kernel,
+        "await require('stream/promises').pipeline(require('stream').Readable.from(['a', 'b\\n']), process.stdout, { end: false }); undefined",
+        "ab\n",
+    )
     check_alive(kernel)
 
 
@@ -329,7 +414,10 @@ def test_output_streams_while_it_runs(kernel):
 
 
 def test_timers_of_earlier_runs_live_on(kernel):
-    check(kernel, "let ticks = 0; const t = setInterval(() => { ticks++; console.log('tick'); console.error('tock') }, 5)")
+    check(
+        kernel,
+        "let ticks = 0; const t = setInterval(() => { ticks++; console.log('tick'); console.error('tock') }, 5)",
+    )
     time.sleep(0.2)
     for _ in range(10):
         result = kernel.run("console.log('mine')")
@@ -347,13 +435,26 @@ def test_children(kernel):
         "execFileSync('ls', ['/proc/self/fd'], { encoding: 'utf8' }).split('\\n').filter(Boolean).map(Number).every(n => n < 5)"
     )
     check(kernel, code, "a\nb\nc\ntrue\n")
-    check(kernel, "await new Promise(r => spawn('sh', ['-c', 'echo d; echo e >&2'], { stdio: 'inherit' }).on('exit', r))", "d\n0\n", "e\n")
+    check(
+        kernel,
+        "await new Promise(r => spawn('sh', ['-c', 'echo d; echo e >&2'], { stdio: 'inherit' }).on('exit', r))",
+        "d\n0\n",
+        "e\n",
+    )
     # Another Node makes the pipe that it shares with us non-blocking.
-    result = kernel.run("spawnSync(process.execPath, ['-e', 'console.log(1)'], { stdio: 'inherit' }); console.log('x'.repeat(3e6))")
+    result = kernel.run(
+        "spawnSync(process.execPath, ['-e', 'console.log(1)'], { stdio: 'inherit' }); console.log('x'.repeat(3e6))"
+    )
     assert len(result.stdout) == 3_000_003
-    inherited = kernel.run("execFileSync('sh', ['-c', 'ls -l /proc/self/fd; true'], { encoding: 'utf8' }).match(/ (\\d+) ->/g).length <= 4")
+    inherited = kernel.run(
+        "execFileSync('sh', ['-c', 'ls -l /proc/self/fd; true'], { encoding: 'utf8' }).match(/ (\\d+) ->/g).length <= 4"
+    )
     assert inherited.stdout == "true\n"
-    check(kernel, "require('fs').readdirSync('/proc/self/fd').some(n => n >= 200 && n <= 203)", "false\n")
+    check(
+        kernel,
+        "require('fs').readdirSync('/proc/self/fd').some(n => n >= 200 && n <= 203)",
+        "false\n",
+    )
 
 
 def test_worker_threads(kernel):
@@ -367,7 +468,11 @@ def test_worker_threads(kernel):
 
 def test_forked_node(kernel, tmp_path):
     (tmp_path / "child.cjs").write_text("process.send(process.argv[2])")
-    check(kernel, "await new Promise(r => require('child_process').fork('./child.cjs', ['hi']).on('message', r))", "'hi'\n")
+    check(
+        kernel,
+        "await new Promise(r => require('child_process').fork('./child.cjs', ['hi']).on('message', r))",
+        "'hi'\n",
+    )
 
 
 # Interrupts
@@ -405,12 +510,18 @@ def test_interrupt_keeps_the_state(kernel, code):
     time.sleep(0.05)
     assert kernel.background() == []
     check(kernel, "kept", "5\n")
-    check(kernel, "if (global.gc) gc(); const big = []; for (let i = 0; i < 1e6; i++) big.push({ i }); big.length", "1000000\n")
+    check(
+        kernel,
+        "if (global.gc) gc(); const big = []; for (let i = 0; i < 1e6; i++) big.push({ i }); big.length",
+        "1000000\n",
+    )
     check_alive(kernel)
 
 
 def test_no_answer_while_something_else_could_resume_the_code(kernel):
-    kernel.start("console.log('going'); for (;;) await new Promise(r => require('child_process').exec('sleep 0.05', r))")
+    kernel.start(
+        "console.log('going'); for (;;) await new Promise(r => require('child_process').exec('sleep 0.05', r))"
+    )
     kernel.wait_output("going")
     time.sleep(0.1)
     kernel.interrupt()
@@ -503,12 +614,20 @@ def test_what_user_code_breaks_is_mended(kernel, code):
 
 def test_children_print_after_a_closed_stdout(kernel):
     kernel.run("require('fs').closeSync(1)")
-    check(kernel, "require('child_process').execFileSync('echo', ['child'], { stdio: 'inherit' }); undefined", "child\n")
+    check(
+        kernel,
+        "require('child_process').execFileSync('echo', ['child'], { stdio: 'inherit' }); undefined",
+        "child\n",
+    )
 
 
 def test_a_large_source(kernel):
     check(kernel, "const x = '" + "a" * 3_000_000 + "'; x.length", "3000000\n")
-    check(kernel, "import 'path'; const y = `" + "a" * 1_000_000 + "`; y.length" + "\n" * 1000, "1000000\n")
+    check(
+        kernel,
+        "import 'path'; const y = `" + "a" * 1_000_000 + "`; y.length" + "\n" * 1000,
+        "1000000\n",
+    )
 
 
 def test_no_globals_of_the_driver_are_seen(kernel):

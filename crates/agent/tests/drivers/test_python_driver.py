@@ -54,7 +54,10 @@ def test_state_persists(kernel):
     [
         ("def f():\n    return 1\nprint(f())", "1\n"),
         ("for i in range(2):\n    print(i)\nprint('end')", "0\n1\nend\n"),
-        ("def f():\n    a = 1\n\n    return a\n\n\nclass C:\n\n    x = 2\n\n    y = 3\nprint(f(), C.y)", "1 3\n"),
+        (
+            "def f():\n    a = 1\n\n    return a\n\n\nclass C:\n\n    x = 2\n\n    y = 3\nprint(f(), C.y)",
+            "1 3\n",
+        ),
         ("@staticmethod\ndef f(): return 5\nf.__func__()", "5\n"),
         ("x = 1\r\nif x:\r\n    print('crlf')\r\nx", "crlf\n1\n"),
         ("\ufeffprint('bom')", "bom\n"),
@@ -76,23 +79,43 @@ def test_source_is_compiled_as_a_whole(kernel, code, stdout):
 
 def test_future_imports_persist(kernel):
     check(kernel, "from __future__ import annotations")
-    check(kernel, "def f(x: undefined_name): pass\nf.__annotations__", "{'x': 'undefined_name'}\n")
+    check(
+        kernel,
+        "def f(x: undefined_name): pass\nf.__annotations__",
+        "{'x': 'undefined_name'}\n",
+    )
 
 
 def test_top_level_await_shares_one_loop(kernel):
-    check(kernel, "import asyncio\nq = asyncio.Queue()\nawait q.put(3)\nawait q.get()", "3\n")
+    check(
+        kernel,
+        "import asyncio\nq = asyncio.Queue()\nawait q.put(3)\nawait q.get()",
+        "3\n",
+    )
     check(kernel, "async def g(): return 4\nx = await g()")
-    check(kernel, "[i async for i in __import__('contextlib') and aiter_()]" if False else "x", "4\n")
+    check(
+        kernel,
+        "[i async for i in __import__('contextlib') and aiter_()]" if False else "x",
+        "4\n",
+    )
     check(kernel, "asyncio.run(g())", "4\n")
     check(kernel, "await g()", "4\n")
 
 
 def test_main_is_a_real_module(kernel):
-    check(kernel, "import sys, pickle\nclass P: pass\ntype(pickle.loads(pickle.dumps(P()))) is P", "True\n")
+    check(
+        kernel,
+        "import sys, pickle\nclass P: pass\ntype(pickle.loads(pickle.dumps(P()))) is P",
+        "True\n",
+    )
     check(kernel, "sys.modules['__main__'].P is P, __name__", "(True, '__main__')\n")
     result = kernel.run("print(sorted(name for name in globals() if not name.startswith('__')))")
     assert result.stdout == "['P', 'pickle', 'sys']\n"
-    check(kernel, "def shown():\n    return 1\nimport inspect\nprint(inspect.getsource(shown))", "def shown():\n    return 1\n\n")
+    check(
+        kernel,
+        "def shown():\n    return 1\nimport inspect\nprint(inspect.getsource(shown))",
+        "def shown():\n    return 1\n\n",
+    )
 
 
 # Errors
@@ -137,7 +160,18 @@ def test_source_lines_are_known_even_when_the_first_run_prints_a_traceback(tmp_p
         driver.close()
 
 
-@pytest.mark.parametrize("code", ["x = (1,\ny ==", "def f(:\n pass", "return 1", "await = 3", "x = '", "a b", "\x00"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = (1,\ny ==",
+        "def f(:\n pass",
+        "return 1",
+        "await = 3",
+        "x = '",
+        "a b",
+        "\x00",
+    ],
+)
 def test_syntax_errors_name_the_place(kernel, code):
     result = kernel.run("print('never')\n" + code)
     assert (result.stdout, result.status) == ("", ERROR)
@@ -227,7 +261,13 @@ def test_warning_is_no_error(kernel):
 )
 def test_exit_ends_only_the_execution(kernel, code, stderr):
     check(kernel, "kept = 1")
-    check(kernel, "print('before')\n" + code + "\nprint('after')", "before\n", stderr, ERROR if stderr else SUCCESS)
+    check(
+        kernel,
+        "print('before')\n" + code + "\nprint('after')",
+        "before\n",
+        stderr,
+        ERROR if stderr else SUCCESS,
+    )
     check(kernel, "kept", "1\n")
     result = kernel.run("input()")
     assert result.stderr.endswith("EOFError: EOF when reading a line\n")
@@ -238,7 +278,10 @@ def test_exit_ends_only_the_execution(kernel, code, stderr):
 def test_input_is_at_its_end(kernel):
     result = kernel.run("name = input('name? ')\nprint('never')")
     assert result.stdout == "name? "
-    assert (result.stderr.splitlines()[-1], result.status) == ("EOFError: EOF when reading a line", ERROR)
+    assert (result.stderr.splitlines()[-1], result.status) == (
+        "EOFError: EOF when reading a line",
+        ERROR,
+    )
     check(kernel, "import sys\nsys.stdin.read()", "''\n")
 
 
@@ -264,7 +307,9 @@ def test_order_of_both_streams(kernel):
 
 
 def test_order_without_line_ends(kernel):
-    result = kernel.run("from sys import stdout as o, stderr as e\nfor i in range(3):\n    o.write('o'); e.write('e')\n    o.buffer.write(b'O'); e.buffer.write(b'E')")
+    result = kernel.run(
+        "from sys import stdout as o, stderr as e\nfor i in range(3):\n    o.write('o'); e.write('e')\n    o.buffer.write(b'O'); e.buffer.write(b'E')"
+    )
     assert [text for _, text in result.order] == ["o", "e", "O", "E"] * 3
 
 
@@ -275,7 +320,9 @@ def test_one_stream_needs_no_barrier(kernel):
 
 
 def test_bytes_that_are_not_utf8(kernel):
-    result = kernel.run(r"import sys, os; sys.stdout.buffer.write(b'\xff\xfe\n'); print('\udcff'); os.write(1, b'\x80') and None")
+    result = kernel.run(
+        r"import sys, os; sys.stdout.buffer.write(b'\xff\xfe\n'); print('\udcff'); os.write(1, b'\x80') and None"
+    )
     assert result.stdout_bytes == b"\xff\xfe\n\xff\n\x80"
     result = kernel.run(r"print('\ud800')")
     assert "UnicodeEncodeError" in result.stderr
@@ -306,14 +353,20 @@ def test_output_streams_while_it_runs(kernel):
 
 
 def test_children_print_in_place(kernel):
-    code = "import subprocess, os\nprint('a')\nsubprocess.run(['echo', 'b'])\nprint('c')\nos.system('echo d')\nprint('e')"
+    code = (
+        "import subprocess, os\nprint('a')\nsubprocess.run(['echo', 'b'])\nprint('c')\nos.system('echo d')\nprint('e')"
+    )
     check(kernel, code, "a\nb\nc\nd\ne\n")
 
 
 def test_a_child_that_makes_the_pipe_non_blocking(kernel):
     code = "import os, sys\nos.set_blocking(1, False)\nprint('x' * 5_000_000)\nos.set_blocking(1, False)"
     result = kernel.run(code)
-    assert (len(result.stdout), result.stderr, result.status) == (5_000_001, "", SUCCESS)
+    assert (len(result.stdout), result.stderr, result.status) == (
+        5_000_001,
+        "",
+        SUCCESS,
+    )
     check_alive(kernel)
 
 
@@ -338,7 +391,11 @@ def test_streams_are_restored(kernel, code):
     kernel.run(code)
     check_alive(kernel)
     assert kernel.run("input()").stderr.endswith("EOFError: EOF when reading a line\n")
-    check(kernel, "import subprocess; subprocess.run(['echo', 'child'], check=True) and None", "child\n")
+    check(
+        kernel,
+        "import subprocess; subprocess.run(['echo', 'child'], check=True) and None",
+        "child\n",
+    )
 
 
 def test_replaced_stdout_reaches_its_end(kernel):
@@ -399,7 +456,9 @@ def test_fork_falls_out_of_the_code(kernel):
 
 
 def test_forked_children_that_outlive_the_execution(kernel):
-    kernel.run("import os, time, sys\nif os.fork() == 0:\n    time.sleep(0.2)\n    for i in range(5):\n        print('child', i); print('child', i, file=sys.stderr)\n    sys.exit(3)")
+    kernel.run(
+        "import os, time, sys\nif os.fork() == 0:\n    time.sleep(0.2)\n    for i in range(5):\n        print('child', i); print('child', i, file=sys.stderr)\n    sys.exit(3)"
+    )
     check_alive(kernel)
     time.sleep(0.5)
     check(kernel, "os.wait()[1] >> 8", "3\n")
@@ -432,7 +491,9 @@ def test_fork_while_a_thread_is_in_a_barrier(kernel):
 
 
 def test_control_descriptors_are_not_inherited(kernel):
-    code = "import os, subprocess\nsubprocess.run(['ls', '/proc/self/fd'], close_fds=False)\nos.system('ls /proc/self/fd')"
+    code = (
+        "import os, subprocess\nsubprocess.run(['ls', '/proc/self/fd'], close_fds=False)\nos.system('ls /proc/self/fd')"
+    )
     result = kernel.run(code)
     assert {int(line) for line in result.stdout.split()} <= {0, 1, 2, 3}, result
     inside = kernel.run("sorted(int(n) for n in os.listdir('/proc/self/fd'))")
@@ -478,7 +539,10 @@ def test_interrupt_names_the_line_that_was_waiting(kernel):
     time.sleep(0.1)
     kernel.interrupt()
     result = kernel.finish()
-    if version(kernel) >= (3, 11):  # earlier ones lose the traceback of a cancelled task
+    if version(kernel) >= (
+        3,
+        11,
+    ):  # earlier ones lose the traceback of a cancelled task
         assert "await asyncio.sleep(60)" in result.stderr
     assert result.stderr.endswith("KeyboardInterrupt\n")
 
@@ -504,7 +568,9 @@ def test_idle_interrupts_do_nothing(kernel):
 
 
 def test_code_that_catches_the_interrupt(kernel):
-    kernel.start("import time\ntry:\n    print('in')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')")
+    kernel.start(
+        "import time\ntry:\n    print('in')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"
+    )
     kernel.wait_output("in")
     kernel.interrupt()
     result = kernel.finish()
