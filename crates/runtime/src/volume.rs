@@ -25,6 +25,8 @@ use rustix::io::Errno;
 
 use crate::spec::SandboxId;
 
+/// Directories that every sandbox has, whatever its image brings: its home, room for temporary files, and `/etc`.
+const OWN_DIRECTORIES: [(&str, u32); 3] = [("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)];
 /// How deep below a layer's root files are counted; deeper ones are not.
 const MEASURE_DEPTH_MAX: usize = 128;
 
@@ -77,11 +79,12 @@ impl Volume {
             give(&upper, ids, 0o755)?;
             give(&work, ids, 0o755)?;
             if number == 0 {
-                let directory = upper.join("etc");
-                fs_err::create_dir(&directory)?;
-                give(&directory, ids, 0o755)?;
+                for (name, mode) in OWN_DIRECTORIES {
+                    fs_err::create_dir(upper.join(name))?;
+                    give(&upper.join(name), ids, mode)?;
+                }
                 for (name, text) in etc {
-                    let file = directory.join(name);
+                    let file = upper.join("etc").join(name);
                     fs_err::write(&file, text)?;
                     give(&file, ids, 0o644)?;
                 }

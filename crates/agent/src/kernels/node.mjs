@@ -48,8 +48,8 @@ const { O_RDONLY, O_WRONLY } = fs.constants;
 const { apply, defineProperty, getPrototypeOf, has } = Reflect;
 const { writeSync, readSync, openSync, closeSync, fstatSync } = fs;
 const { inspect } = util;
-const { isPromise, isNativeError } = util.types;
-const { setImmediate, clearImmediate, clearTimeout, Buffer, URL, String, SyntaxError } = globalThis;
+const { isPromise, isNativeError, isUint8Array } = util.types;
+const { setImmediate, clearImmediate, clearTimeout, Buffer, URL, String, SyntaxError, TypeError } = globalThis;
 const { alloc: allocate, concat: concatenate } = Buffer;
 const bytesOf = Buffer.from;
 const nextTick = process.nextTick.bind(process);
@@ -81,6 +81,8 @@ const runTicks = process._tickCallback?.bind(process) ?? (() => {});
 const on = process.on.bind(process);
 const emit = process.emit.bind(process);
 const listeners = process.listeners.bind(process);
+const rawListeners = process.rawListeners.bind(process);
+const removeListener = process.removeListener.bind(process);
 const captureUncaught = process.setUncaughtExceptionCaptureCallback.bind(process);
 const capturesUncaught = process.hasUncaughtExceptionCaptureCallback.bind(process);
 
@@ -154,24 +156,36 @@ function writeOutput(to, bytes) {
 
 class Output extends Writable {
   constructor(descriptor) {
-    super({ decodeStrings: false });
+    super();
     // As with the streams of Node itself, nobody can end or destroy them.
     const fixed = { fd: descriptor, _type: "pipe", _isStdio: true, destroySoon: this.destroy };
     for (const name in fixed) defineProperty(this, name, { value: fixed[name], configurable: true, writable: true });
   }
-  _write(chunk, encoding, done) {
-    writeOutput(this.fd, typeof chunk === "string" ? bytesOf(chunk, encoding) : chunk);
-    done();
+  /** Writes at once, past the state of a Writable, which would stay "writing" when SIGINT ends a write half way. */
+  write(chunk, encoding, done) {
+    if (typeof chunk !== "string" && !isUint8Array(chunk)) {
+      const error = new TypeError("The \"chunk\" argument must be of type string or an instance of Buffer or Uint8Array");
+      error.code = "ERR_INVALID_ARG_TYPE";
+      throw error;
+    }
+    const named = typeof encoding === "string" ? encoding : "utf8";
+    writeOutput(this.fd, typeof chunk === "string" ? bytesOf(chunk, named) : chunk);
+    later(typeof encoding === "function" ? encoding : done);
+    return true;
   }
   end(chunk, encoding, done) {
     if (chunk !== null && chunk !== undefined && typeof chunk !== "function") this.write(chunk, encoding);
-    const callback = typeof chunk === "function" ? chunk : typeof encoding === "function" ? encoding : done;
-    if (typeof callback === "function") nextTick(callback);
+    else later(chunk);
+    later(done);
     return this;
   }
   destroy() {
     return this;
   }
+}
+
+function later(callback) {
+  if (typeof callback === "function") nextTick(callback);
 }
 
 const printError = (text) => writeOutput(2, bytesOf(text));
@@ -183,21 +197,44 @@ const openInput = () => {
   return input;
 };
 
-// Terminated code leaves entries on Node's stack of asynchronous contexts. Node compares and aborts, unless it was started
-// with --no-force-async-hooks-checks: this is that option for a process that runs already.
-const asyncStack = (() => {
+// What Node has inside and does not offer
+
+/** Returns one of Node's internal bindings, or undefined in a Node that has given up this door. */
+function binding(name) {
   const { noDeprecation } = process;
   try {
-    process.noDeprecation = true; // of process.binding
-    const { async_hook_fields: fields, constants, clearAsyncIdStack: clear } = process.binding("async_wrap");
-    fields[constants.kCheck] = 0;
-    return { clear };
+    process.noDeprecation = true;
+    return process.binding(name);
   } catch {
-    return { clear() {} }; // a Node without it: the agent starts a new one
+    return undefined;
   } finally {
     process.noDeprecation = noDeprecation;
   }
-})();
+}
+
+// Terminated code leaves entries on Node's stack of asynchronous contexts. Node compares and aborts, unless it was started
+// with --no-force-async-hooks-checks: this is that option for a process that runs already.
+const asyncWrap = binding("async_wrap");
+if (asyncWrap?.constants) asyncWrap.async_hook_fields[asyncWrap.constants.kCheck] = 0;
+const forgetAsyncStack = asyncWrap?.clearAsyncIdStack ?? (() => {});
+
+// SIGINT while no watchdog is active. Not `process.on`: around its watchdog `vm` takes such listeners off, and for that time
+// SIGINT would end the process. The watchdog leaves the signal to itself, and Node's own handler is to be set again.
+const { SIGINT } = require("node:os").constants.signals;
+const Signal = binding("signal_wrap")?.Signal;
+const watcher = Signal && new Signal();
+if (watcher) watcher.onsignal = () => onSigint();
+const stopWatching = watcher?.stop.bind(watcher) ?? (() => {});
+const startWatching = watcher?.start.bind(watcher) ?? (() => on("SIGINT", onSigint));
+
+function watchSigint() {
+  // Node sets its handler for the first listener only: the user's are off for that moment.
+  const users = rawListeners("SIGINT");
+  for (let index = 0; index < users.length; index++) removeListener("SIGINT", users[index]);
+  stopWatching();
+  startWatching(SIGINT);
+  for (let index = 0; index < users.length; index++) if (users[index] !== onSigint) on("SIGINT", users[index]);
+}
 
 // Evaluation
 
@@ -206,6 +243,7 @@ session.connect();
 const sessionPost = uncurry(Session.prototype.post);
 const box = { value: undefined };
 let launched; // what the watched script calls
+let watchDepth = 0;
 
 /** Sends a command that is answered at once, and returns the answer. */
 function ask(method, params) {
@@ -233,12 +271,16 @@ const runWatched = uncurry(vm.Script.prototype.runInThisContext);
 /** Calls what may run user code; returns whether SIGINT ended it. */
 function interruptible(act) {
   launched = act;
+  watchDepth += 1;
   try {
     runWatched(watched, { __proto__: null, breakOnSigint: true, displayErrors: false });
     return false;
   } catch (error) {
     if (error?.code === "ERR_SCRIPT_EXECUTION_INTERRUPTED") return true;
     throw error;
+  } finally {
+    watchDepth -= 1;
+    if (watchDepth === 0) watchSigint();
   }
 }
 
@@ -277,6 +319,7 @@ function remember(name, source) {
 
 function start(id, source) {
   restore();
+  watchDepth = 0; // terminated code never counts down
   channel = 0;
   runs += 1;
   const name = `<run-${runs}>`;
@@ -284,14 +327,14 @@ function start(id, source) {
   const began = new AsyncResource("EXECUTION", { requireManualDestroy: true }).asyncId();
   const run = (current = { id, name, began, resources: resourcesInUse(), status: SUCCESS, settled: false });
   const expression = `${rewriteImports(source)}\n//# sourceURL=${name}`;
+  // The first promise that is made is the one of the evaluation as a whole.
+  const stop = promiseHooks.onInit((promise) => {
+    stop();
+    run.promise ??= promise;
+    setAdd(evaluations, run.promise);
+  });
   const interrupted = interruptible(() => {
     const parameters = { __proto__: null, expression, replMode: true, silent: true, objectGroup: "driver" };
-    // The first promise that is made is the one of the evaluation as a whole.
-    const stop = promiseHooks.onInit((promise) => {
-      stop();
-      run.promise = promise;
-      setAdd(evaluations, promise);
-    });
     sessionPost(session, "Runtime.evaluate", parameters, (error, reply) => evaluated(run, error, reply));
     stop();
     try {
@@ -300,6 +343,7 @@ function start(id, source) {
       uncaught(error);
     }
   });
+  stop();
   if (interrupted) interrupt(run);
   else if (run.failure) fail(run, run.failure);
 }
@@ -347,17 +391,17 @@ function fail(run, error, details) {
 /** Marks the end of an execution; it is announced once the rejections that nobody handled have been reported. */
 function settle(run, status) {
   if (run.settled) return;
-  run.settled = true;
   run.status = status;
+  run.settled = true;
   setImmediate(() => finish(run));
 }
 
 function finish(run) {
-  for (let number = 1; number < 3; number++) {
-    while (streams[number].writableCorked > 0) streams[number].uncork();
-  }
+  if (run.finished) return;
+  run.finished = true;
+  watchDepth = 0;
   restore();
-  if (run.terminated) asyncStack.clear();
+  if (run.terminated) forgetAsyncStack();
   ask("Runtime.releaseObjectGroup", {});
   current = undefined;
   send(DONE, run.id, bytesOf([run.status]));
@@ -401,7 +445,10 @@ function mayResume(run) {
 }
 
 function interrupt(run) {
-  if (run.settled) return;
+  if (run.settled) {
+    setImmediate(() => finish(run)); // in case that the signal came just before
+    return;
+  }
   run.terminated = true;
   clearTimers(run);
   printError("Error: the execution was interrupted\n");
@@ -659,13 +706,10 @@ const members = [
   [process, "stderr", streams[2]],
   [process, "exit", exit],
   ...["on", "emit", "nextTick", "cwd", "listeners"].map((name) => [process, name, process[name]]),
-  [streams[1], "write", Writable.prototype.write],
-  [streams[2], "write", Writable.prototype.write],
+  [streams[1], "write", Output.prototype.write],
+  [streams[2], "write", Output.prototype.write],
   ...consoleMembers,
 ];
-// With Node's own two it begins and ends to watch a signal.
-const ownListeners = ["newListener", "removeListener"].flatMap((event) => listeners(event).map((listener) => ({ event, listener })));
-ownListeners.push({ event: "SIGINT", listener: onSigint });
 const STDIN = 2; // its place in the list
 let directory = cwd();
 
@@ -678,15 +722,8 @@ function restore() {
     if (owner[name] === value) continue;
     defineProperty(owner, name, { __proto__: null, value, configurable: true, enumerable: owner !== globalThis, writable: true });
   }
-  for (let index = 0; index < ownListeners.length; index++) listen(ownListeners[index].event, ownListeners[index].listener);
   if (!capturesUncaught()) captureUncaught(uncaught);
   followDirectory();
-}
-
-function listen(event, listener) {
-  const present = listeners(event);
-  for (let index = 0; index < present.length; index++) if (present[index] === listener) return;
-  on(event, listener);
 }
 
 /** Lets `require` resolve from the working directory after a change of it. */
@@ -731,6 +768,7 @@ function pump() {
 defineProperty(Error, "prepareStackTrace", { value: prepareStackTrace, configurable: true, writable: true, enumerable: false });
 process.execArgv = [];
 restore();
+watchSigint();
 const socket = new Socket({ fd: requests, readable: true, writable: false });
 socket.on("data", (data) => {
   chunks[chunks.length] = data;

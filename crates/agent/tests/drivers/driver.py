@@ -174,6 +174,16 @@ class Driver:
                 assert frame[0] == BARRIER, frame
                 self._acknowledge(frame[1])
 
+    def idle(self, seconds):
+        """Lets time pass between two executions, and acknowledges barriers meanwhile."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._poll.poll(left * 1000)
+            self._drain()
+            for frame in self._frames():
+                assert frame[0] == BARRIER, frame
+                self._acknowledge(frame[1])
+
     def interrupt(self):
         os.kill(self.pid, signal.SIGINT)
 
