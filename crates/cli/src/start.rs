@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `msb server start`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 
 use server::{Access, Server, Settings};
@@ -103,5 +103,10 @@ fn end_at_once() {
 
 fn log_to_standard_error() {
     let filter = EnvFilter::try_from_env("MSB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
 }

@@ -37,6 +37,10 @@ pub trait Sandbox: Send + Sync {
     /// Reads what it uses of the machine right now.
     fn usage(&self) -> io::Result<Usage>;
 
+    /// Counts the processes that the kernel killed because its memory limit was reached, since it began. One short read:
+    /// it is done before every call.
+    fn oom_kills(&self) -> io::Result<u64>;
+
     /// Counts the bytes of its writable layer; slow on a full one, so not for a hot path.
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>>;
 }
@@ -60,8 +64,6 @@ pub struct Usage {
     pub cpu_ns: u64,
     /// Memory in bytes, without file cache that can be dropped.
     pub memory_bytes: u64,
-    /// Processes that the kernel killed because the memory limit was reached, since it began.
-    pub oom_kills: u64,
 }
 
 /// Why a sandbox could not be started.

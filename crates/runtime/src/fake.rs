@@ -16,6 +16,7 @@
 //! rest of the line: `echo`, `true`, `false` are known, `missing` cannot be started.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ pub struct FakeSandbox {
     spec: SandboxSpec,
     ended: watch::Sender<Option<Ended>>,
     usage: Mutex<Usage>,
+    oom_kills: AtomicU64,
     disk_bytes: Mutex<u64>,
     shared: Arc<Shared>,
     me: Weak<FakeSandbox>,
@@ -181,6 +183,7 @@ impl Backend for Fake {
                 spec,
                 ended: watch::channel(None).0,
                 usage: Mutex::new(Usage::default()),
+                oom_kills: AtomicU64::new(0),
                 disk_bytes: Mutex::new(0),
                 shared: Arc::clone(&self.shared),
                 me: Weak::clone(me),
@@ -270,6 +273,10 @@ impl Sandbox for FakeSandbox {
 
     fn usage(&self) -> io::Result<Usage> {
         Ok(*lock(&self.usage))
+    }
+
+    fn oom_kills(&self) -> io::Result<u64> {
+        Ok(self.oom_kills.load(Ordering::Acquire))
     }
 
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {
@@ -374,7 +381,7 @@ async fn perform(to: &mut OwnedWriteHalf, sandbox: &FakeSandbox, script: &str) -
             "exit" => return Ok(RunEnd::Died { code: number, signal: None }),
             "signal" => return Ok(RunEnd::Died { code: None, signal: number }),
             "oom" => {
-                sandbox.use_machine(|usage| usage.oom_kills += 1);
+                sandbox.oom_kills.fetch_add(1, Ordering::AcqRel);
                 return Ok(RunEnd::Died { code: None, signal: Some(9) });
             }
             "unavailable" => {

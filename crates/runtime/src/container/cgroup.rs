@@ -30,6 +30,8 @@ pub(crate) trait Cgroups: Send + Sync {
     fn entry_files(&self, id: &SandboxId) -> Vec<PathBuf>;
     /// Reads what a sandbox uses.
     fn usage(&self, id: &SandboxId) -> io::Result<Usage>;
+    /// Counts the processes of a sandbox that the kernel killed for its memory limit.
+    fn oom_kills(&self, id: &SandboxId) -> io::Result<u64>;
     /// Removes a sandbox's groups; there must be no process in them any more. No group is no error.
     fn remove(&self, id: &SandboxId) -> io::Result<()>;
     /// Lists the sandboxes that have groups, whoever made them.

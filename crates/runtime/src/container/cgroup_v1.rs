@@ -83,12 +83,15 @@ impl Cgroups for V1 {
         let memory = self.memory.join(id.as_str());
         let used = read_number(&memory.join("memory.usage_in_bytes"))?;
         let cache = field(&fs_err::read_to_string(memory.join("memory.stat"))?, "total_inactive_file");
-        let oom = field(&fs_err::read_to_string(memory.join("memory.oom_control"))?, "oom_kill");
         Ok(Usage {
             cpu_ns: read_number(&self.cpuacct.join(id.as_str()).join("cpuacct.usage"))?,
             memory_bytes: used.saturating_sub(cache.unwrap_or(0)),
-            oom_kills: oom.unwrap_or(0),
         })
+    }
+
+    fn oom_kills(&self, id: &SandboxId) -> io::Result<u64> {
+        let control = self.memory.join(id.as_str()).join("memory.oom_control");
+        Ok(field(&fs_err::read_to_string(control)?, "oom_kill").unwrap_or(0))
     }
 
     fn remove(&self, id: &SandboxId) -> io::Result<()> {

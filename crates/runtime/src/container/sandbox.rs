@@ -118,6 +118,10 @@ impl Sandbox for ContainerSandbox {
         self.shares.cgroups.usage(&self.id)
     }
 
+    fn oom_kills(&self) -> io::Result<u64> {
+        self.shares.cgroups.oom_kills(&self.id)
+    }
+
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {
         let (shares, id) = (Arc::clone(&self.shares), self.id.clone());
         Box::pin(async move { blocking(move || shares.volume.measure(&id)).await? })
@@ -141,7 +145,7 @@ impl Watcher {
         let Watcher { share, asked, left, .. } = self;
         let (id, shares) = (share.id.clone(), Arc::clone(&share.alive.shares));
         let cleanup = blocking(move || {
-            let out_of_memory = shares.cgroups.usage(&share.id).is_ok_and(|usage| usage.oom_kills > 0);
+            let out_of_memory = shares.cgroups.oom_kills(&share.id).is_ok_and(|kills| kills > 0);
             (out_of_memory, shares.remove(&share.id), share)
         });
         let ended = match cleanup.await {

@@ -107,7 +107,7 @@ impl Live {
 
     fn oom_kills(&self) -> u64 {
         // Unreadable means that the sandbox is going down, and then its end is what is told.
-        self.sandbox.usage().map_or(0, |usage| usage.oom_kills)
+        self.sandbox.oom_kills().unwrap_or(0)
     }
 }
 
