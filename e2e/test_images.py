@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from microsandbox import PythonSandbox
 
-from host import Server, need_everything
+from host import Server
 
 TOOLS = ("sh", "cat", "ls", "id")
 
@@ -43,7 +43,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rootfs_server(server: Server, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that allows the directory; the one of the whole run is there before, so that neither is a leftover."""
+    """Give a server that allows the directory; the common one runs before it, so that neither is a leftover."""
     assert server.url
     own = Server.start(tmp_path_factory.mktemp("home"), "--allow-rootfs", str(images / "allowed"))
     yield own

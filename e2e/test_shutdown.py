@@ -26,6 +26,8 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     if server.process.poll() is None:
         server.process.kill()
         server.wait()
+    assert server.process.stdout is not None
+    server.process.stdout.close()
 
 
 @dataclass

@@ -29,7 +29,7 @@ const NODE: Driver = Driver {
     name: "node",
     interpreters: &["node", "nodejs"],
     option: "-e",
-    source: include_str!("node.mjs"),
+    source: concat!(include_str!("node.mjs"), include_str!("errors.mjs"), include_str!("imports.mjs")),
 };
 
 impl Driver {

@@ -35,79 +35,58 @@ __builtins__ = dict(vars(builtins))  # functions below see this copy, whatever u
 
 RUN, READY, BARRIER, DONE = 1, 16, 17, 18
 SUCCESS, ERROR, INTERRUPTED = 0, 1, 2
-AST_ONLY, TOP_LEVEL_AWAIT, COROUTINE = (
-    0x400,
-    0x2000,
-    0x80,
-)  # ast.PyCF_*, inspect.CO_COROUTINE: those modules load slowly
+# ast.PyCF_ONLY_AST and PyCF_ALLOW_TOP_LEVEL_AWAIT, inspect.CO_COROUTINE: those modules load slowly.
+AST_ONLY, TOP_LEVEL_AWAIT, COROUTINE = 0x400, 0x2000, 0x80
 SOURCE_CHARS_MAX = 8 * 1024 * 1024  # of earlier executions, kept for tracebacks
 IDLE_MS = 20  # without a request for so long, what only errors need is loaded
 CHAIN_MAX = 100  # exceptions in a chain whose tracebacks are cleaned
 RECURSION_LIMIT = sys.getrecursionlimit()
 
-os_close, os_dup2, os_exit, os_fstat, os_getpid = (
-    os.close,
-    os.dup2,
-    os._exit,
-    os.fstat,
-    os.getpid,
-)
+os_close, os_dup2, os_exit, os_fstat, os_getpid = os.close, os.dup2, os._exit, os.fstat, os.getpid
 os_read, os_set_blocking, os_write = os.read, os.set_blocking, os.write
-get_signal, set_signal, set_signal_mask = (
-    _signal.getsignal,
-    _signal.signal,
-    _signal.pthread_sigmask,
-)
+get_signal, set_signal, set_signal_mask = _signal.getsignal, _signal.signal, _signal.pthread_sigmask
 SIGINT, SIG_UNBLOCK = _signal.SIGINT, _signal.SIG_UNBLOCK
 get_ident = _thread.get_ident
 new_lock = _thread.RLock  # signal handlers of user code come back into `claim` at any instruction
 set_trace, set_profile = sys.settrace, sys.setprofile
 get_recursion_limit, set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 original_excepthook, original_displayhook = sys.excepthook, sys.displayhook
-BufferedWriter, FileIO, TextIOWrapper = io.BufferedWriter, io.FileIO, io.TextIOWrapper
-buffer_write, buffer_flush, text_write = (
-    BufferedWriter.write,
-    BufferedWriter.flush,
-    TextIOWrapper.write,
+BufferedReader, BufferedWriter, FileIO, TextIOWrapper = (
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.FileIO,
+    io.TextIOWrapper,
 )
+buffer_write, buffer_flush, text_write = BufferedWriter.write, BufferedWriter.flush, TextIOWrapper.write
 
 get_type_name = type.__dict__["__name__"].__get__
 get_exit_code = SystemExit.code.__get__
 # Exceptions are read by these and not by attribute: their classes may be hostile.
-get_traceback, set_traceback = (
-    BaseException.__traceback__.__get__,
-    BaseException.__traceback__.__set__,
-)
-get_cause, get_context = (
-    BaseException.__cause__.__get__,
-    BaseException.__context__.__get__,
-)
+get_traceback, set_traceback = BaseException.__traceback__.__get__, BaseException.__traceback__.__set__
+get_cause, get_context = BaseException.__cause__.__get__, BaseException.__context__.__get__
 
 PID = os_getpid()
 MAIN = sys.modules["__main__"]
-ESSENTIAL = {
-    "__main__": MAIN,
-    "builtins": builtins,
-    "sys": sys,
-}  # the interpreter itself looks for them there
+ESSENTIAL = {"__main__": MAIN, "builtins": builtins, "sys": sys}  # the interpreter itself looks for them there
 IMPORT_PATH = [entry for entry in sys.path if entry]
 
 
 class Kernel:
     """What the driver knows; one instance."""
 
-    armed = False  # user code runs: SIGINT raises
-    interrupted = False  # SIGINT has raised during this execution
-    channel = None  # the stream, 1 or 2, that wrote last; None once everything is drained
-    speaker = None  # the thread that is changing the channel
-    sequence = 0  # of the last barrier
-    runs = 0
-    future_flags = 0  # of `from __future__` in earlier executions
-    loop = None
-    print_exception = None
-    lock = new_lock()
-    streams = {}
-    sources = {}  # name -> entry of linecache.cache
+    def __init__(self):
+        self.armed = False  # user code runs: SIGINT raises
+        self.interrupted = False  # SIGINT has raised during this execution
+        self.channel = None  # the stream, 1 or 2, that wrote last; None once everything is drained
+        self.speaker = None  # the thread that is changing the channel
+        self.sequence = 0  # of the last barrier
+        self.runs = 0
+        self.future_flags = 0  # of `from __future__` in earlier executions
+        self.loop = None
+        self.print_exception = None
+        self.lock = new_lock()
+        self.streams = {}
+        self.sources = {}  # name -> entry of linecache.cache
 
 
 kernel = Kernel()
@@ -247,10 +226,7 @@ def open_output(channel):
 def open_input():
     raw = FileIO(0, "r", closefd=False)
     raw.name = "<stdin>"
-    return TextIOWrapper(io_buffered_reader(raw), encoding="utf-8", errors="surrogateescape")
-
-
-io_buffered_reader = io.BufferedReader
+    return TextIOWrapper(BufferedReader(raw), encoding="utf-8", errors="surrogateescape")
 
 
 def usable(stream):
@@ -310,7 +286,7 @@ def guarded(act, *args):
             kernel.armed = False
             set_trace(None)
             set_profile(None)
-    except BaseException as raised:
+    except BaseException as raised:  # noqa: BLE001 - whatever user code raises
         kernel.armed = False
         if os_getpid() != PID:
             leave_child(raised)
@@ -349,13 +325,7 @@ def compile_source(source, name):
             kernel.future_flags |= body.co_flags & getattr(__future__, feature).compiler_flag
     if last is None:
         return [body]
-    echo = compile(
-        _ast.Interactive([last]),
-        name,
-        "single",
-        TOP_LEVEL_AWAIT | kernel.future_flags,
-        True,
-    )
+    echo = compile(_ast.Interactive([last]), name, "single", TOP_LEVEL_AWAIT | kernel.future_flags, True)
     return [body, echo]
 
 
@@ -370,7 +340,7 @@ def run_source(source, name):
         if code.co_flags & COROUTINE:
             run_coroutine(code)
         else:
-            exec(code, MAIN.__dict__)
+            exec(code, MAIN.__dict__)  # noqa: S102 - what a kernel is for
 
 
 def run_coroutine(code):
@@ -425,20 +395,21 @@ class LinecacheFinder:
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                execute = spec.loader.exec_module
-                spec.loader.exec_module = lambda module: (
-                    execute(module),
-                    show_sources(),
-                )
+                spec.loader.exec_module = cls.then_show_sources(spec.loader.exec_module)
                 return spec
         return None
 
+    @staticmethod
+    def then_show_sources(execute):
+        def exec_module(module):
+            execute(module)
+            show_sources()
+
+        return exec_module
+
 
 def load_traceback():
-    path, sys.path = (
-        sys.path,
-        IMPORT_PATH,
-    )  # not a file of the user's that has the same name
+    path, sys.path = (sys.path, IMPORT_PATH)  # not a file of the user's that has the same name
     try:
         import traceback
     finally:
@@ -473,7 +444,7 @@ def report(raised):
     strip(raised, kernel.sources)
     trace = get_traceback(raised)
     if is_a(raised, SystemExit):
-        kernel.streams[2].write("SystemExit: %s\n" % (get_exit_code(raised),))
+        kernel.streams[2].write(f"SystemExit: {get_exit_code(raised)}\n")
         return
     sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
     hook = sys.excepthook
@@ -516,7 +487,7 @@ def execute(source):
     restore()
     kernel.channel, kernel.interrupted = None, False
     kernel.runs += 1
-    name = "<run-%d>" % kernel.runs
+    name = f"<run-{kernel.runs}>"
     source = source.decode("utf-8", "replace").lstrip("\ufeff")
     remember_source(source, name)
     raised = guarded(run_source, source, name)
@@ -526,7 +497,7 @@ def execute(source):
     if status != SUCCESS:
         kernel.interrupted = False
         if guarded(report, raised) is not None and (kernel.interrupted or guarded(report_plainly, raised) is not None):
-            kernel.streams[2].write("%s: <it cannot be printed>\n" % get_type_name(type(raised)))
+            kernel.streams[2].write(f"{get_type_name(type(raised))}: <it cannot be printed>\n")
         if kernel.interrupted:  # the exception's own code went on for ever
             status = INTERRUPTED
     for channel in (1, 2):
@@ -592,4 +563,4 @@ sys.argv = [""]
 sys.meta_path.insert(0, LinecacheFinder)
 os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
 # Before Python 3.10 a function takes its caller's builtins if both have the same globals: so not from this very module.
-exec("serve()", {"serve": serve})
+exec("serve()", {"serve": serve})  # noqa: S102

@@ -6,7 +6,6 @@ import pathlib
 import select
 import signal
 import struct
-import subprocess
 import time
 
 KERNELS = pathlib.Path(__file__).resolve().parents[2] / "src" / "kernels"
@@ -17,22 +16,27 @@ HEAD = struct.Struct("<BQI")
 
 
 def python_command():
-    return [
-        os.environ.get("DRIVER_PYTHON", "/usr/bin/python3"),
-        "-c",
-    ], KERNELS / "python.py"
+    return [os.environ.get("DRIVER_PYTHON", "/usr/bin/python3"), "-c"], ["python.py"]
 
 
 def node_command():
-    return [os.environ.get("DRIVER_NODE", "node"), "-e"], KERNELS / "node.mjs"
+    return [os.environ.get("DRIVER_NODE", "node"), "-e"], ["node.mjs", "errors.mjs", "imports.mjs"]
 
 
-def bootstrap(source):
+def bootstrap(text):
     """The bootstrap that the driver's own text names."""
-    for line in source.read_text("utf-8").splitlines():
-        if "BOOTSTRAP: " in line:
-            return line.partition("BOOTSTRAP: ")[2]
-    raise AssertionError(f"{source} names no bootstrap")
+    for line in text.splitlines():
+        if " BOOTSTRAP: " in line:
+            return line.partition(" BOOTSTRAP: ")[2]
+    raise AssertionError("the driver names no bootstrap")
+
+
+def memory_file(text):
+    """A descriptor from which the text can be read, as the agent makes it."""
+    descriptor = os.memfd_create("driver")
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 class Result:
@@ -86,29 +90,17 @@ class Driver:
     """A running driver."""
 
     def __init__(self, command, cwd=None, env=None):
-        program, source = command
+        program, files = command
+        source = "".join((KERNELS / name).read_text("utf-8") for name in files)
         requests_out, self._requests = os.pipe()
         self._replies, replies_in = os.pipe()
         acks_out, self._acks = os.pipe()
         self._out, out_in = os.pipe()
         self._err, err_in = os.pipe()
-        text = os.open(source, os.O_RDONLY)
+        text = memory_file(source)
         null = os.open(os.devnull, os.O_RDWR)
-        places = {
-            0: null,
-            1: out_in,
-            2: err_in,
-            200: requests_out,
-            201: replies_in,
-            202: acks_out,
-            203: text,
-        }
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(cwd or "/tmp"),
-            "LANG": "C.UTF-8",
-            **(env or {}),
-        }
+        places = {0: null, 1: out_in, 2: err_in, 200: requests_out, 201: replies_in, 202: acks_out, 203: text}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(cwd or "/tmp"), "LANG": "C.UTF-8", **(env or {})}
         arguments = [*program, bootstrap(source)]
         self.pid = os.fork()
         if self.pid == 0:
@@ -208,13 +200,7 @@ class Driver:
 
     def _forget(self):
         self.pid = 0
-        for descriptor in (
-            self._requests,
-            self._replies,
-            self._acks,
-            self._out,
-            self._err,
-        ):
+        for descriptor in (self._requests, self._replies, self._acks, self._out, self._err):
             os.close(descriptor)
 
     def _wait(self, kind, number, wait_s=WAIT_S):
@@ -226,11 +212,7 @@ class Driver:
                     barriers += 1
                     self._acknowledge(frame_number)
                     continue
-                assert (frame_kind, frame_number) == (kind, number), (
-                    frame_kind,
-                    frame_number,
-                    payload,
-                )
+                assert (frame_kind, frame_number) == (kind, number), (frame_kind, frame_number, payload)
                 self._drain()
                 return payload, barriers
             left = deadline - time.monotonic()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Node driver against a real interpreter."""
 
-import os
 import time
 
 import pytest
@@ -36,10 +35,7 @@ def test_ready_names_the_version(kernel):
 
 
 def test_state_persists(kernel):
-    check(
-        kernel,
-        "const a = 1; let b = 2; var c = 3; class D {}; function e() { return 5 }; f = 6; undefined",
-    )
+    check(kernel, "const a = 1; let b = 2; var c = 3; class D {}; function e() { return 5 }; f = 6; undefined")
     check(kernel, "[a, b, c, typeof D, e(), f]", "[ 1, 2, 3, 'function', 5, 6 ]\n")
     check(kernel, "const a = 7; let b = 8; class D { x = 1 }")
     check(kernel, "[a, b, new D().x]", "[ 7, 8, 1 ]\n")
@@ -60,25 +56,16 @@ def test_state_persists(kernel):
         ("[3, 1, 2]\n  .sort()\n  .map(x => x * 2)", "[ 2, 4, 6 ]\n"),
         ("if (false) {\n  console.log(1)\n}\nelse {\n  console.log(2)\n}", "2\n"),
         ("function f() {\n\n  return 1\n\n}\n\nconsole.log(f())", "1\n"),
-        (
-            "console.log('\\n> quoted\\n.. dots\\n\\n...')",
-            "\n> quoted\n.. dots\n\n...\n",
-        ),
+        ("console.log('\\n> quoted\\n.. dots\\n\\n...')", "\n> quoted\n.. dots\n\n...\n"),
         ("console.log(1)\r\nconsole.log(2)\r\n", "1\n2\n"),
         ("", ""),
         ("// only a comment", ""),
         ("1 // a comment at the end", "1\n"),
         ("'🦀 ünï'", "'🦀 ünï'\n"),
-        (
-            "await new Promise(done => setTimeout(done, 20))\nconsole.log('after')",
-            "after\n",
-        ),
+        ("await new Promise(done => setTimeout(done, 20))\nconsole.log('after')", "after\n"),
         ("const v = await Promise.resolve(4); v", "4\n"),
         ("Promise.resolve(9)", "9\n"),
-        (
-            "(async () => { console.log('in'); await 1; console.log('out'); return 3 })()",
-            "in\nout\n3\n",
-        ),
+        ("(async () => { console.log('in'); await 1; console.log('out'); return 3 })()", "in\nout\n3\n"),
         ("for await (const x of [1, Promise.resolve(2)]) console.log(x)", "1\n2\n"),
         ("setTimeout(() => {}, 5)", ""),
         ("setImmediate(() => {})", ""),
@@ -113,10 +100,7 @@ IMPORTS = [
     ("const load = () => import ('path'); typeof (await load()).join", "'function'\n"),
     ("require('path').join('a', 'b')", "'a/b'\n"),
     ("require('./common.cjs').y", "5\n"),
-    (
-        "const fs = require('fs'); const path = require('path'); typeof fs.readFileSync",
-        "'function'\n",
-    ),
+    ("const fs = require('fs'); const path = require('path'); typeof fs.readFileSync", "'function'\n"),
     ("import x from 'package-of-ours'; x", "'ours'\n"),
     ("import x from './data.json' with { type: 'json' }\nx.z", "6\n"),
     ("'import x from \"y\"'", "'import x from \"y\"'\n"),
@@ -127,10 +111,7 @@ IMPORTS = [
     ("// import x from 'y'\n/* import('z') */ 1", "1\n"),
     ("/import x from 'y'/.source", "\"import x from 'y'\"\n"),
     ("if (1) /import('x')/.test('') ; 'ok'", "'ok'\n"),
-    (
-        "let i = 4; i++ / 2; [1] / 1; const o = { import: 3, a: 'it\\'s' }; o.import",
-        "3\n",
-    ),
+    ("let i = 4; i++ / 2; [1] / 1; const o = { import: 3, a: 'it\\'s' }; o.import", "3\n"),
     ("const importer = 1, $import = 2; importer + $import", "3\n"),
     ("/[/'\"]import/.test('x'); \"a\" / 1; 'import fine'", "'import fine'\n"),
 ]
@@ -207,28 +188,16 @@ def test_error_is_complete_every_time(kernel):
         ("missing", "ReferenceError: missing is not defined"),
         ("Promise.reject(new Error('rejected'))", "Error: rejected"),
         ("Promise.reject(new Error('unhandled')); await 1; 5", "Error: unhandled"),
-        (
-            "await new Promise(() => setTimeout(() => { throw new Error('timer') }, 10))",
-            "Error: timer",
-        ),
+        ("await new Promise(() => setTimeout(() => { throw new Error('timer') }, 10))", "Error: timer"),
         ("process.nextTick(() => { throw new Error('tick') }); 1", "Error: tick"),
         ("queueMicrotask(() => { throw new Error('micro') }); 1", "Error: micro"),
-        (
-            "throw new Error('outer', { cause: new Error('inner') })",
-            "[cause]: Error: inner",
-        ),
+        ("throw new Error('outer', { cause: new Error('inner') })", "[cause]: Error: inner"),
         ("throw new AggregateError([new Error('one')], 'all')", "Error: one"),
         ("function f() { f() }; f()", "RangeError: Maximum call stack"),
         ("require('fs').readFileSync('/no/such')", "ENOENT"),
         ("throw Object.defineProperty(new Error('e'), 'stack', { get() { throw 1 } })", "rror"),
-        (
-            "throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } }",
-            "rror",
-        ),
-        (
-            "({ [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } })",
-            "Error: inspect",
-        ),
+        ("throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } }", "rror"),
+        ("({ [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('inspect') } })", "Error: inspect"),
         ("throw new Proxy({}, { get() { throw 1 } })", "Uncaught"),
         ("Error.prepareStackTrace = () => { throw 1 }; null.x", "rror"),
         ("Error.stackTraceLimit = 0; null.x", "TypeError"),
@@ -279,16 +248,10 @@ def test_users_own_handlers_are_called(kernel):
         ("process.exit()", SUCCESS),
         ("process.exit(0)", SUCCESS),
         ("process.exit(3)", ERROR),
-        (
-            "try { process.exit(0) } catch (e) { console.log('caught') } finally { console.log('finally') }",
-            SUCCESS,
-        ),
+        ("try { process.exit(0) } catch (e) { console.log('caught') } finally { console.log('finally') }", SUCCESS),
         ("(() => { for (;;) process.exit(3) })()", ERROR),
         ("await 1; process.exit(3)", ERROR),
-        (
-            "await new Promise(r => setTimeout(r, 10)); try { process.exit(0) } catch { console.log('caught') }",
-            SUCCESS,
-        ),
+        ("await new Promise(r => setTimeout(r, 10)); try { process.exit(0) } catch { console.log('caught') }", SUCCESS),
         ("await new Promise(() => setTimeout(() => process.exit(3), 10))", ERROR),
         ("console.log({ [Symbol.for('nodejs.util.inspect.custom')]() { process.exit(3) } })", ERROR),
         (
@@ -296,10 +259,7 @@ def test_users_own_handlers_are_called(kernel):
             ERROR,
         ),
         ("process.nextTick(() => process.exit(3)); await new Promise(() => {})", ERROR),
-        (
-            "import('process').then(p => p.exit(3)).then(() => new Promise(() => {}))",
-            ERROR,
-        ),
+        ("import('process').then(p => p.exit(3)).then(() => new Promise(() => {}))", ERROR),
     ],
 )
 def test_exit_ends_only_the_execution(kernel, code, status):
@@ -336,11 +296,7 @@ def test_input_is_at_its_end(kernel):
             "0\n",
         )
         check(kernel, "require('fs').readFileSync(0, 'utf8')", "''\n")
-        check(
-            kernel,
-            "await new Promise(r => process.stdin.on('end', () => r('end')).resume())",
-            "'end'\n",
-        )
+        check(kernel, "await new Promise(r => process.stdin.on('end', () => r('end')).resume())", "'end'\n")
 
 
 def test_a_real_exit_ends_the_process(kernel):
@@ -445,11 +401,7 @@ def test_children(kernel):
         "execFileSync('sh', ['-c', 'ls -l /proc/self/fd; true'], { encoding: 'utf8' }).match(/ (\\d+) ->/g).length <= 4"
     )
     assert inherited.stdout == "true\n"
-    check(
-        kernel,
-        "require('fs').readdirSync('/proc/self/fd').some(n => n >= 200 && n <= 203)",
-        "false\n",
-    )
+    check(kernel, "require('fs').readdirSync('/proc/self/fd').some(n => n >= 200 && n <= 203)", "false\n")
 
 
 def test_worker_threads(kernel):
@@ -612,19 +564,13 @@ def test_what_user_code_breaks_is_mended(kernel, code):
 def test_children_print_after_a_closed_stdout(kernel):
     kernel.run("require('fs').closeSync(1)")
     check(
-        kernel,
-        "require('child_process').execFileSync('echo', ['child'], { stdio: 'inherit' }); undefined",
-        "child\n",
+        kernel, "require('child_process').execFileSync('echo', ['child'], { stdio: 'inherit' }); undefined", "child\n"
     )
 
 
 def test_a_large_source(kernel):
     check(kernel, "const x = '" + "a" * 3_000_000 + "'; x.length", "3000000\n")
-    check(
-        kernel,
-        "import 'path'; const y = `" + "a" * 1_000_000 + "`; y.length" + "\n" * 1000,
-        "1000000\n",
-    )
+    check(kernel, "import 'path'; const y = `" + "a" * 1_000_000 + "`; y.length" + "\n" * 1000, "1000000\n")
 
 
 def test_no_globals_of_the_driver_are_seen(kernel):
@@ -640,6 +586,3 @@ def test_runs_are_fast(kernel):
         kernel.run("1")
         times.append(time.perf_counter() - start)
     assert sorted(times)[50] < 0.02
-
-
-assert os.name == "posix"
