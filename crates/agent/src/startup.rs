@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use protocol::config::{AgentConfig, CONFIG_FD, LISTENER_FD};
+use protocol::config::{AgentConfig, CONFIG_FD, LISTENER_FD, PROGRAM_GROUP_FD};
 use protocol::limits::AGENT_CONFIG_BYTES_MAX;
 
 use crate::environment::Environment;
@@ -43,6 +43,10 @@ pub(crate) fn prepare() -> Result<Startup, StartupError> {
         return Err(StartupError::NotInit);
     }
     let config = read_config().map_err(StartupError::Config)?;
+    if config.program_group {
+        let entry = sys::descriptors::take_inherited(PROGRAM_GROUP_FD).map_err(StartupError::Config)?;
+        sys::spawn::enter_before_programs(entry);
+    }
     let environment = Environment::new(&config).map_err(StartupError::Config)?;
     let listener = sys::descriptors::take_inherited(LISTENER_FD).map_err(StartupError::Listener)?;
     sys::descriptors::cloexec_from(3).map_err(StartupError::Harden)?;

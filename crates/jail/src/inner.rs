@@ -264,9 +264,9 @@ fn config_pipe(config: &str) -> Result<OwnedFd, JailError> {
 fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<Infallible, JailError> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .act(|| "open /dev/null".to_owned())?;
-    let Inherited { mut slots, socket, agent, .. } = inherited;
+    let Inherited { mut slots, socket, agent, program_tasks, .. } = inherited;
     let report_end =
-        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 5).act(|| "keep the report".to_owned())?;
+        rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 6).act(|| "keep the report".to_owned())?;
     let filter: Vec<Instruction> = plan
         .seccomp
         .iter()
@@ -274,6 +274,8 @@ fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<In
         .collect();
 
     nix::unistd::dup2(&socket, &mut slots.socket).act(|| "place the socket".to_owned())?;
+    nix::unistd::dup2(&program_tasks, &mut slots.program_tasks)
+        .act(|| "place the programs' cgroup".to_owned())?;
     nix::unistd::dup2(&config, &mut slots.config).act(|| "place the configuration".to_owned())?;
     rustix::stdio::dup2_stdin(&null).act(|| "close standard input".to_owned())?;
     rustix::stdio::dup2_stdout(&null).act(|| "close standard output".to_owned())?;
@@ -282,7 +284,7 @@ fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<In
         let _ = rustix::io::write(&report_end, &line);
         error
     };
-    sys::descriptors::cloexec_from(5).act(|| "close all other descriptors".to_owned()).map_err(failed)?;
+    sys::descriptors::cloexec_from(6).act(|| "close all other descriptors".to_owned()).map_err(failed)?;
     sys::seccomp::install(&filter).act(|| "install the seccomp filter".to_owned()).map_err(failed)?;
     let name = c"msb-agent";
     let environment: [&CStr; 0] = [];

@@ -20,6 +20,9 @@ use crate::error::{Act, JailError};
 use crate::handoff::{self, Sender};
 use crate::{inner, report};
 
+/// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
+const AGENT_NICE: i32 = -20;
+
 /// What the inner process inherits: opened by real root, of use only to the program it becomes.
 pub(crate) struct Inherited {
     /// The descriptor numbers at which the agent looks for its socket and its configuration.
@@ -30,16 +33,20 @@ pub(crate) struct Inherited {
     pub(crate) agent: OwnedFd,
     /// The `tasks` files of its cgroups.
     pub(crate) cgroup_tasks: Vec<OwnedFd>,
+    /// The `tasks` file of the cgroup that the programs enter.
+    pub(crate) program_tasks: OwnedFd,
     /// `/dev`, with its nodes, not yet attached anywhere.
     pub(crate) dev: OwnedFd,
 }
 
-/// The descriptors 3 and 4, kept free for the agent from the beginning.
+/// The descriptors 3, 4 and 5, kept free for the agent from the beginning.
 pub(crate) struct Slots {
     /// Becomes the listening socket.
     pub(crate) socket: OwnedFd,
     /// Becomes the configuration.
     pub(crate) config: OwnedFd,
+    /// Becomes the entry to the programs' cgroup.
+    pub(crate) program_tasks: OwnedFd,
 }
 
 impl Slots {
@@ -53,7 +60,7 @@ impl Slots {
             }
             Err(JailError::Plan(format!("descriptor {number} is not free: only 0, 1 and 2 may be inherited")))
         };
-        Ok(Slots { socket: null(3)?, config: null(4)? })
+        Ok(Slots { socket: null(3)?, config: null(4)?, program_tasks: null(5)? })
     }
 }
 
@@ -69,6 +76,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
         agent: open(&plan.agent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .act(|| format!("open the agent {}", plan.agent.display()))?,
         cgroup_tasks: plan.cgroup_tasks.iter().map(|path| open_tasks(path)).collect::<Result<_, _>>()?,
+        program_tasks: open_tasks(&plan.program_tasks)?,
         dev: device_tree(plan)?,
     };
     let (sender, receiver) = handoff::channel().act(|| "make a socket pair".to_owned())?;
@@ -88,6 +96,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
 /// Maps the ids of the inner process and hands it its overlay mounts.
 fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
     write_id_maps(pid, plan.ids)?;
+    prefer(pid)?;
     let user_namespace =
         open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .act(|| "open the user namespace".to_owned())?;
@@ -97,6 +106,13 @@ fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
         .map(|overlay| mount_overlay(overlay, &plan.scratch, user_namespace.as_fd()))
         .collect::<Result<_, _>>()?;
     sender.go(&mounts).act(|| "hand over the mounts".to_owned())
+}
+
+/// Lets the agent run before whatever else is in its cgroup: it shares one processor limit with a fork bomb that it is
+/// to kill. Programs that it starts go back to 0 (`sys::spawn`).
+fn prefer(pid: i32) -> Result<(), JailError> {
+    let process = rustix::process::Pid::from_raw(pid);
+    rustix::process::setpriority_process(process, AGENT_NICE).act(|| "prefer the agent".to_owned())
 }
 
 fn agent_socket(path: &Path) -> Result<OwnedFd, JailError> {

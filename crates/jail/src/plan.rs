@@ -24,6 +24,9 @@ pub struct Plan {
     pub ids: IdBlock,
     /// `tasks` files of the cgroups to enter.
     pub cgroup_tasks: Vec<PathBuf>,
+    /// The `tasks` file of the cgroup that limits the processor time of programs, and not of the agent: one that is as
+    /// throttled as a fork bomb could not end it.
+    pub program_tasks: PathBuf,
     /// The overlay mounts, `/` first.
     pub overlays: Vec<Overlay>,
     /// A directory of the host on which lower layers are mounted, in the jail's own mount namespace, while it works.

@@ -10,6 +10,9 @@ pub const LISTENER_FD: i32 = 3;
 /// The descriptor from which an agent reads its [`AgentConfig`], to the end.
 pub const CONFIG_FD: i32 = 4;
 
+/// The descriptor of the entry file of the cgroup that programs run in, but not the agent, where there is one.
+pub const PROGRAM_GROUP_FD: i32 = 5;
+
 /// What one agent must know about its sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,4 +25,7 @@ pub struct AgentConfig {
     pub workdir: String,
     /// The language whose kernel is started before anybody asks for it.
     pub prestart: Option<Language>,
+    /// Whether there is a descriptor [`PROGRAM_GROUP_FD`].
+    #[serde(default)]
+    pub program_group: bool,
 }

@@ -303,11 +303,27 @@ fn write_words(to: RawFd, words: &[i32]) {
     unsafe { libc::write(to, words.as_ptr().cast(), size_of_val(words)) };
 }
 
+/// The entry file of the cgroup that programs run in, or -1.
+static PROGRAM_GROUP: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+
+/// Lets every program that is started from now on enter a cgroup before it begins; the file is kept open for ever.
+pub fn enter_before_programs(entry: std::os::fd::OwnedFd) {
+    use std::os::fd::IntoRawFd;
+    PROGRAM_GROUP.store(entry.into_raw_fd(), std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Turns this process into the program; says why on `failures` when it cannot.
 fn become_program(start: &mut Start<'_>, failures: RawFd) -> ! {
     // SAFETY: plain calls on this process alone. The mask is emptied last, when no caller's handler is left to run.
     unsafe {
         libc::setsid();
+        // The agent may run before others; what it starts may not. Going down needs no right.
+        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        let group = PROGRAM_GROUP.load(std::sync::atomic::Ordering::Relaxed);
+        if group >= 0 {
+            // A single-threaded process that enters by itself: with cgroup version 1 nothing else is quick.
+            libc::write(group, c"0".as_ptr().cast(), 1);
+        }
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());

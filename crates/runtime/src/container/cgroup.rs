@@ -28,6 +28,9 @@ pub(crate) trait Cgroups: Send + Sync {
     fn create(&self, id: &SandboxId, limits: Limits) -> io::Result<()>;
     /// The files into which the first process of a sandbox writes `0` to enter its groups.
     fn entry_files(&self, id: &SandboxId) -> Vec<PathBuf>;
+    /// The file into which programs write `0` before they begin: the group of the processor limit, which the first
+    /// process itself stays out of.
+    fn program_entry_file(&self, id: &SandboxId) -> PathBuf;
     /// Reads what a sandbox uses.
     fn usage(&self, id: &SandboxId) -> io::Result<Usage>;
     /// Counts the processes of a sandbox that the kernel killed for its memory limit.

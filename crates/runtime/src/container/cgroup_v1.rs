@@ -76,7 +76,12 @@ impl Cgroups for V1 {
     }
 
     fn entry_files(&self, id: &SandboxId) -> Vec<PathBuf> {
-        self.directories().iter().map(|directory| directory.join(id.as_str()).join("tasks")).collect()
+        let all = self.directories().into_iter().filter(|directory| *directory != self.cpu);
+        all.map(|directory| directory.join(id.as_str()).join("tasks")).collect()
+    }
+
+    fn program_entry_file(&self, id: &SandboxId) -> PathBuf {
+        self.cpu.join(id.as_str()).join("tasks")
     }
 
     fn usage(&self, id: &SandboxId) -> io::Result<Usage> {

@@ -90,6 +90,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         agent: shares.programs.agent.clone(),
         socket: scratch.with_file_name(SOCKET),
         cgroup_tasks: shares.cgroups.entry_files(&spec.id),
+        program_tasks: shares.cgroups.program_entry_file(&spec.id),
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
         ids,

@@ -82,6 +82,8 @@ pub(crate) struct Places {
     pub(crate) socket: PathBuf,
     /// Its cgroups' entry files.
     pub(crate) cgroup_tasks: Vec<PathBuf>,
+    /// The entry file of the cgroup for programs alone.
+    pub(crate) program_tasks: PathBuf,
     /// For each mount of the rootfs, the directories that take the writes: upper and work.
     pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
     /// An empty directory.
@@ -103,6 +105,7 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         envs: environment(&spec.envs),
         workdir: spec.workdir.clone().unwrap_or_else(|| HOME.to_owned()),
         prestart: spec.prestart,
+        program_group: true,
     };
     Ok(Plan {
         agent: places.agent,
@@ -111,6 +114,7 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         hostname: spec.hostname.clone(),
         ids: places.ids,
         cgroup_tasks: places.cgroup_tasks,
+        program_tasks: places.program_tasks,
         overlays: overlays.collect(),
         scratch: places.scratch,
         devices: DEVICES
@@ -176,6 +180,7 @@ mod tests {
             agent: "/agent".into(),
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],
+            program_tasks: "/cpu/tasks".into(),
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },
