@@ -77,7 +77,13 @@ mod tests {
 
     fn environment(path: &str) -> Environment {
         let envs = vec![("A".into(), "1".into()), ("PATH".into(), path.into())];
-        let config = AgentConfig { secret: String::new(), envs, workdir: "/".into(), prestart: None };
+        let config = AgentConfig {
+            secret: String::new(),
+            envs,
+            workdir: "/".into(),
+            prestart: None,
+            program_group: false,
+        };
         Environment::new(&config).unwrap()
     }
 
