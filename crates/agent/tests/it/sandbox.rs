@@ -58,6 +58,7 @@ impl Sandbox {
             ],
             workdir: directory.to_str().unwrap().to_owned(),
             prestart: None,
+            program_group: false,
         };
         change(&mut config);
         fs_err::write(directory.join("config"), serde_json::to_vec(&config).unwrap()).unwrap();
