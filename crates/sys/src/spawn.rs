@@ -320,9 +320,10 @@ fn become_program(start: &mut Start<'_>, failures: RawFd) -> ! {
         // The agent may run before others; what it starts may not. Going down needs no right.
         libc::setpriority(libc::PRIO_PROCESS, 0, 0);
         let group = PROGRAM_GROUP.load(std::sync::atomic::Ordering::Relaxed);
-        if group >= 0 {
-            // A single-threaded process that enters by itself: with cgroup version 1 nothing else is quick.
-            libc::write(group, c"0".as_ptr().cast(), 1);
+        // A single-threaded process that enters by itself: with cgroup version 1 nothing else is quick. A program that
+        // cannot enter would run without its limit, so it does not run.
+        if group >= 0 && libc::write(group, c"0".as_ptr().cast(), 1) != 1 {
+            give_up(failures, Stage::Fork, errno());
         }
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
