@@ -14,6 +14,7 @@
 
 mod api;
 mod app;
+mod caller;
 mod home;
 mod host;
 mod http;
@@ -25,6 +26,7 @@ mod sandbox;
 mod serve;
 
 pub use app::{Access, App};
+pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
 pub use open::{OpenError, Programs, Server, Settings};

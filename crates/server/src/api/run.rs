@@ -15,7 +15,7 @@ pub(crate) async fn run(app: &App, run: Run, bounds: Bounds) -> Result<RunResult
     let running = super::running(app, &run.target)?;
     let memory_mib = running.live().memory_mib();
     let timeout_ms = run.timeout_s.map(|seconds| seconds * 1000);
-    let request = Request::Run { language: run.language, code: run.code, timeout_ms };
+    let request = Request::Run { language: run.language.engine, code: run.code, timeout_ms };
     let mut transcript = Transcript::new(bounds);
     let answer = running.call(request, |channel, bytes| transcript.take(channel, bytes)).await;
     let mut printed = transcript.finish();
@@ -36,7 +36,7 @@ pub(crate) async fn run(app: &App, run: Run, bounds: Bounds) -> Result<RunResult
     let status = told.tell(&mut printed, end)?;
     Ok(RunResult {
         status,
-        language: run.language_name,
+        language: run.language.name,
         output: printed.output,
         truncated: printed.truncated,
         background_output: printed.background,

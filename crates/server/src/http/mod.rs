@@ -21,6 +21,7 @@ use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
 
 use crate::app::App;
+use crate::caller::Caller;
 use crate::rpc::{self, Answer};
 
 /// The address at which a connection reached us; put into every request.
@@ -51,7 +52,7 @@ async fn call(State(app): State<App>, request: Request) -> Response {
         return refuse(ApiError::new(ErrorCode::WrongContentType, text));
     }
     match body::read(request).await {
-        Ok(body) => dress(rpc::answer(&app, &body).await),
+        Ok(body) => dress(rpc::answer(&app, &Caller::open(), &body).await),
         Err(error) => refuse(error),
     }
 }
