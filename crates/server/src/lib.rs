@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! serve    connections            http     routes, origins, access, bounded body
-//! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! rpc      envelope, batch        mcp      messages, tools, prompts
+//! api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! ```
 //!
@@ -18,6 +19,7 @@ mod caller;
 mod home;
 mod host;
 mod http;
+mod mcp;
 mod metrics;
 mod open;
 mod output;

@@ -22,6 +22,7 @@ use protocol::limits::RETRY_AFTER_SECONDS;
 
 use crate::app::App;
 use crate::caller::Caller;
+use crate::mcp::Mcp;
 use crate::rpc::{self, Answer};
 
 /// The address at which a connection reached us; put into every request.
@@ -30,9 +31,11 @@ pub(crate) struct Local(pub(crate) SocketAddr);
 
 /// Returns the routes of a server.
 pub(crate) fn router(app: App) -> Router {
+    let mcp = Mcp::new(app.clone());
     Router::new()
         .route("/api/v1/health", get(health))
         .route("/api/v1/rpc", post(call))
+        .route("/mcp", post(move |app, request| message(mcp.clone(), app, request)))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(refuse_foreign))
@@ -44,22 +47,36 @@ async fn health() -> Response {
 }
 
 async fn call(State(app): State<App>, request: Request) -> Response {
-    if let Err(error) = access::check(app.access(), request.headers()) {
-        return refuse(error);
-    }
-    if !is_json(request.headers()) {
-        let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
-        return refuse(ApiError::new(ErrorCode::WrongContentType, text));
-    }
-    match body::read(request).await {
-        Ok(body) => dress(rpc::answer(&app, &Caller::open(), &body).await),
+    match let_in(&app, request).await {
+        Ok((_, caller, body)) => dress(rpc::answer(&app, &caller, &body).await),
         Err(error) => refuse(error),
     }
 }
 
+async fn message(mcp: Mcp, State(app): State<App>, request: Request) -> Response {
+    match let_in(&app, request).await {
+        Ok((head, caller, body)) => mcp.answer(&head, caller, body).await,
+        Err(error) => refuse(error),
+    }
+}
+
+/// Lets a request in whose caller is known and whose body is JSON, neither too large nor too slow.
+async fn let_in(app: &App, request: Request) -> Result<(HeaderMap, Caller, Vec<u8>), ApiError> {
+    access::check(app.access(), request.headers())?;
+    if !is_json(request.headers()) {
+        let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
+        return Err(ApiError::new(ErrorCode::WrongContentType, text));
+    }
+    let head = request.headers().clone();
+    Ok((head, Caller::open(), body::read(request).await?))
+}
+
 async fn no_such_path(uri: Uri) -> Response {
     let text = format!("No such path: {}", uri.path());
-    refuse(ApiError::new(ErrorCode::NotFound, text).remedy("calls are sent to POST /api/v1/rpc"))
+    refuse(
+        ApiError::new(ErrorCode::NotFound, text)
+            .remedy("calls are sent to POST /api/v1/rpc, MCP to POST /mcp"),
+    )
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {

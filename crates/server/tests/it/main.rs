@@ -9,6 +9,7 @@ mod calls;
 mod envelope;
 mod http;
 mod lifecycle;
+mod mcp;
 mod metrics;
 mod shutdown;
 

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Says as a JSON-RPC error what is wrong with a request that never becomes a message of the protocol.
+
+use std::error::Error;
+
+use axum::body::{self, Body};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use protocol::errors::{ApiError, ErrorCode};
+use protocol::json;
+use rmcp::ErrorData;
+use serde_json::{Value, json};
+
+use crate::rpc;
+
+/// Most bytes of a refusal's text that are passed on.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+const SHAPE: &str = "Invalid Request: a message is a JSON object with jsonrpc \"2.0\", a method, params that are an \
+                     object, and an id that is a string or a whole number, or no id for a notification";
+const BATCH: &str = "Invalid Request: batches are not served here; send each message in a request of its own";
+
+/// Refuses a body that is no JSON, or a batch; returns the id of the message, null if there is none.
+pub(super) fn check(body: &[u8]) -> Result<Value, ErrorData> {
+    let broken = |error: &dyn Error| ErrorData::parse_error(format!("Parse error: {error}"), None);
+    let text = std::str::from_utf8(body).map_err(|error| broken(&error))?;
+    match json::read(text).map_err(|error| broken(&error))? {
+        Value::Array(_) => Err(ErrorData::invalid_request(BATCH, None)),
+        message => Ok(match message.get("id") {
+            Some(id) if id.is_string() || id.is_i64() => id.clone(),
+            Some(_) | None => Value::Null,
+        }),
+    }
+}
+
+/// Turns a refusal in plain text into an answer that a client of JSON-RPC can read.
+pub(super) async fn in_json(status: StatusCode, refusal: Body, id: &Value) -> Response {
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        // The body was declared as JSON, and is; so what is refused is what it says.
+        return answer(StatusCode::BAD_REQUEST, ErrorData::invalid_request(SHAPE, None), id);
+    }
+    let text = body::to_bytes(refusal, TEXT_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if status.is_client_error() {
+        return answer(status, ErrorData::invalid_request(text, None), id);
+    }
+    let error = ApiError::new(ErrorCode::Failed, "Internal server error").cause(text);
+    let data = Value::Object(rpc::additions(&error));
+    answer(status, ErrorData::internal_error(error.message, Some(data)), id)
+}
+
+/// Returns an error as the answer to the message of an id.
+pub(super) fn answer(status: StatusCode, error: ErrorData, id: &Value) -> Response {
+    let body = json!({"jsonrpc": "2.0", "id": id, "error": error});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
