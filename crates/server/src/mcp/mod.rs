@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The Model Context Protocol at `/mcp`: the same calls as over JSON-RPC, as tools that a model can use.
 //!
-//! Streamable HTTP, the plain half of it: one POST, one JSON answer. There are no sessions and no event streams, so a
-//! client that is told something here finds nothing remembered, and any server behind the same address can answer it.
+//! Streamable HTTP, the plain half of it: one POST, one JSON answer, no event stream. A session is a name and nothing
+//! more (see [`calls`]), so any server behind the same address can answer the next request.
 //!
 //! ```text
-//! http ── who calls, whole body ──▶ Mcp::answer ──▶ rmcp: message, versions ──▶ handler ──▶ tools ──▶ api
-//!                                        └──────────── whatever is no message ── refuse    └──▶ prompts
+//! http ── who calls, whole body ──▶ Mcp::answer ──▶ rmcp: messages, versions ──▶ handler ──▶ tools ──▶ api
+//!                                        └── what is no message ──▶ refuse         └──▶ prompts
 //! ```
 //!
-//! What is left out, and why: `notifications/cancelled` is accepted and changes nothing, because a request's number is
-//! only known within a session, and two clients that count from 1 must not end each other's calls. A client cancels a
-//! call by closing the connection that waits for it; later versions of the protocol say so too. A batch, which only
-//! version 2025-03-26 had, is refused as an invalid request.
+//! A request is cancelled by closing the connection that waits for its answer, as the newest version of the protocol has
+//! it, or by `notifications/cancelled` in its session, as the older ones have it. A batch, which version 2025-03-26 alone
+//! had, is refused as an invalid request.
 
+mod calls;
 mod handler;
 mod prompts;
 mod refuse;
@@ -32,12 +32,14 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::caller::Caller;
+use calls::Calls;
 use handler::Handler;
 
 /// The MCP side of a server: a cheap handle.
 #[derive(Clone)]
 pub(crate) struct Mcp {
     service: StreamableHttpService<Handler, NeverSessionManager>,
+    calls: Calls,
 }
 
 impl Mcp {
@@ -51,37 +53,58 @@ impl Mcp {
             .disable_allowed_origins();
         let handler = Handler::new(app);
         let sessions = Arc::new(NeverSessionManager::default());
-        Mcp { service: StreamableHttpService::new(move || Ok(handler.clone()), sessions, config) }
+        let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions, config);
+        Mcp { service, calls: Calls::default() }
     }
 
     /// Answers one request, whose body was read. Dropping the future cancels the call in it.
     pub(crate) async fn answer(&self, head: &HeaderMap, caller: Caller, body: Vec<u8>) -> Response {
-        let id = match refuse::check(&body) {
-            Ok(id) => id,
+        let message = match refuse::check(&body) {
+            Ok(message) => message,
             Err(error) => return refuse::answer(StatusCode::BAD_REQUEST, error, &Value::Null),
         };
+        if let Some(id) = &message.takes_back {
+            self.calls.cancel(head, id);
+        }
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = told(head);
         request.extensions_mut().insert(caller);
-        let (parts, answer) = self.service.handle(request).await.into_parts();
+        let mut ticket = self.calls.enter(head, &message.id);
+        let mut response = tokio::select! {
+            biased;
+            () = ticket.cancelled() => return taken_back(),
+            response = self.service.handle(request) => response.map(Body::new),
+        };
         let is_message =
-            parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-        if is_message || parts.status.is_success() {
-            return Response::from_parts(parts, Body::new(answer));
+            response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+        if !is_message && !response.status().is_success() {
+            return refuse::in_json(response, &message.id).await;
         }
-        refuse::in_json(parts.status, Body::new(answer), &id).await
+        if message.is_handshake
+            && let Some(session) = calls::new_session()
+        {
+            response.headers_mut().insert(calls::SESSION, session);
+        }
+        response
     }
+}
+
+/// The answer to a request that was taken back: its client must not get one, so there is nothing in it.
+fn taken_back() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
 }
 
 /// Returns the headers that concern the protocol.
 ///
 /// Keys and cookies stay out: what they prove is known already. What a client accepts is not asked, because there is
 /// one kind of answer, and not every client names both kinds that the specification wants it to name.
-fn told(headers: &HeaderMap) -> HeaderMap {
+fn told(head: &HeaderMap) -> HeaderMap {
     let of_protocol = |name: &HeaderName| name.as_str().starts_with("mcp-");
     let mut told: HeaderMap =
-        headers.iter().filter(|(name, _)| of_protocol(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        head.iter().filter(|(name, _)| of_protocol(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     told.insert(header::HOST, HeaderValue::from_static("localhost"));
     told.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     told.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Says as a JSON-RPC error what is wrong with a request that never becomes a message of the protocol.
+//! Looks at a body before it is handed on, and says as a JSON-RPC error what is wrong with one that is no message.
 
 use std::error::Error;
 
@@ -20,26 +20,39 @@ const SHAPE: &str = "Invalid Request: a message is a JSON object with jsonrpc \"
                      object, and an id that is a string or a whole number, or no id for a notification";
 const BATCH: &str = "Invalid Request: batches are not served here; send each message in a request of its own";
 
-/// Refuses a body that is no JSON, or a batch; returns the id of the message, null if there is none.
-pub(super) fn check(body: &[u8]) -> Result<Value, ErrorData> {
+/// What has to be known of a message before it is looked at.
+pub(super) struct Message {
+    /// Its id; null if it has none that can be sent back.
+    pub(super) id: Value,
+    /// Whether it opens a session.
+    pub(super) is_handshake: bool,
+    /// The id of the request that it takes back.
+    pub(super) takes_back: Option<Value>,
+}
+
+/// Refuses a body that is no JSON, or a batch.
+pub(super) fn check(body: &[u8]) -> Result<Message, ErrorData> {
     let broken = |error: &dyn Error| ErrorData::parse_error(format!("Parse error: {error}"), None);
     let text = std::str::from_utf8(body).map_err(|error| broken(&error))?;
-    match json::read(text).map_err(|error| broken(&error))? {
-        Value::Array(_) => Err(ErrorData::invalid_request(BATCH, None)),
-        message => Ok(match message.get("id") {
-            Some(id) if id.is_string() || id.is_i64() => id.clone(),
-            Some(_) | None => Value::Null,
-        }),
+    let message = json::read(text).map_err(|error| broken(&error))?;
+    if message.is_array() {
+        return Err(ErrorData::invalid_request(BATCH, None));
     }
+    let takes_back =
+        (message["method"] == "notifications/cancelled").then(|| message["params"]["requestId"].clone());
+    let id = Some(&message["id"]).filter(|id| id.is_string() || id.is_i64());
+    let is_handshake = message["method"] == "initialize";
+    Ok(Message { id: id.cloned().unwrap_or_default(), is_handshake, takes_back })
 }
 
 /// Turns a refusal in plain text into an answer that a client of JSON-RPC can read.
-pub(super) async fn in_json(status: StatusCode, refusal: Body, id: &Value) -> Response {
+pub(super) async fn in_json(refusal: Response, id: &Value) -> Response {
+    let status = refusal.status();
     if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
         // The body was declared as JSON, and is; so what is refused is what it says.
         return answer(StatusCode::BAD_REQUEST, ErrorData::invalid_request(SHAPE, None), id);
     }
-    let text = body::to_bytes(refusal, TEXT_BYTES_MAX).await.unwrap_or_default();
+    let text = body::to_bytes(refusal.into_body(), TEXT_BYTES_MAX).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     if status.is_client_error() {
         return answer(status, ErrorData::invalid_request(text, None), id);

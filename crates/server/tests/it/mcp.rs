@@ -140,8 +140,6 @@ async fn one_post_is_one_answer_and_nothing_else_is_served() {
         let answer = server.mcp_post(&note).await;
         assert_eq!((answer.status, answer.text.as_str()), (202, ""), "{kind}");
     }
-    let answer = server.mcp("initialize", initialize("2025-06-18")).await;
-    assert_eq!(answer.header("mcp-session-id"), None);
 }
 
 #[tokio::test]
@@ -462,6 +460,33 @@ async fn a_client_that_goes_away_cancels_its_tool_and_no_other() {
     within(server.fake.wait_until(|counts| counts.requests == 3)).await;
     drop(leaving);
     within(server.fake.wait_until(|counts| counts.cancelled == 2)).await;
+}
+
+#[tokio::test]
+async fn a_client_takes_back_its_own_request_by_number() {
+    let server = Server::start().await;
+    server.up("s").await;
+    let session = async || {
+        let answer = server.mcp("initialize", initialize("2025-06-18")).await;
+        answer.header("mcp-session-id").expect("a session").to_owned()
+    };
+    let (mine, other) = (session().await, session().await);
+    let params = json!({"name": "sandbox_run_code", "arguments": run_params("s", "hang")});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    let call = [JSON, ACCEPT, ("Mcp-Session-Id", mine.as_str())];
+    let call = server.request("POST /mcp", &call, body.as_bytes());
+    let cancel = async {
+        within(server.fake.wait_until(|counts| counts.requests == 1)).await;
+        let note = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+        for session in [other.as_str(), mine.as_str()] {
+            assert_eq!(server.fake.counts().cancelled, 0);
+            let headers = [JSON, ACCEPT, ("Mcp-Session-Id", session)];
+            assert_eq!(server.request("POST /mcp", &headers, note.to_string().as_bytes()).await.status, 202);
+        }
+        within(server.fake.wait_until(|counts| counts.cancelled == 1)).await;
+    };
+    let (answer, ()) = tokio::join!(call, cancel);
+    assert_eq!((answer.status, answer.text.as_str()), (202, ""));
 }
 
 #[tokio::test]
