@@ -110,3 +110,52 @@ fn told(head: &HeaderMap) -> HeaderMap {
     told.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use image::{Allowed, Resolver};
+    use protocol::calls::Scope;
+    use protocol::names::NamespaceName;
+    use runtime::fake::Fake;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Access, Host};
+
+    async fn call(mcp: &Mcp, caller: &Caller, tool: &str, namespace: &str) -> (bool, String) {
+        let arguments = json!({"sandbox": "s", "namespace": namespace, "language": "python", "code": "1"});
+        let params = json!({"name": tool, "arguments": arguments});
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let answer = mcp.answer(&HeaderMap::new(), caller.clone(), message.to_string().into_bytes()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = to_bytes(answer.into_body(), BODY_BYTES_MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let result = &body["result"];
+        (result["isError"].as_bool().unwrap(), result["content"][0]["text"].as_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_scoped_caller_reaches_its_own_namespace_and_is_told_so_elsewhere() {
+        let home = tempfile::tempdir().unwrap();
+        let images = Resolver::new(home.path(), Allowed { host: false, rootfs: Vec::new() }).unwrap();
+        let host = Host { memory_mib: 4096, cpus: 4 };
+        let mcp = Mcp::new(App::new(Arc::new(Fake::new()), images, host, Access::Keys));
+        let caller = Caller::with_key("k", Scope::One(NamespaceName::parse("mine").unwrap()));
+        for tool in ["sandbox_start", "sandbox_stop", "sandbox_run_code", "sandbox_get_metrics"] {
+            for foreign in ["theirs", "Mine"] {
+                let (is_error, text) = call(&mcp, &caller, tool, foreign).await;
+                assert!(
+                    is_error && text.starts_with("Error: Access denied: this key is for another"),
+                    "{text}"
+                );
+            }
+        }
+        let (is_error, text) = call(&mcp, &caller, "sandbox_get_metrics", "*").await;
+        assert!(is_error && text.contains("Access denied"), "{text}");
+        let (is_error, text) = call(&mcp, &caller, "sandbox_run_code", "mine").await;
+        assert!(is_error && text.contains("no sandbox 's' in namespace 'mine'"), "{text}");
+        assert!(call(&mcp, &caller, "sandbox_get_metrics", "mine").await.1.contains("not found"));
+        assert!(!call(&mcp, &Caller::open(), "sandbox_start", "theirs").await.1.contains("Access denied"));
+    }
+}

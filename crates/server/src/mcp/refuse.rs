@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::json;
+use protocol::limits::MCP_VALUES_MAX;
 use rmcp::ErrorData;
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ pub(super) struct Message {
     pub(super) takes_back: Option<Value>,
 }
 
-/// Refuses a body that is no JSON, or a batch.
+/// Refuses a body that is no JSON, a batch, or out of measure.
 pub(super) fn check(body: &[u8]) -> Result<Message, ErrorData> {
     let broken = |error: &dyn Error| ErrorData::parse_error(format!("Parse error: {error}"), None);
     let text = std::str::from_utf8(body).map_err(|error| broken(&error))?;
@@ -38,11 +39,24 @@ pub(super) fn check(body: &[u8]) -> Result<Message, ErrorData> {
     if message.is_array() {
         return Err(ErrorData::invalid_request(BATCH, None));
     }
+    if count(&message) > MCP_VALUES_MAX {
+        let text = format!("Invalid Request: a message has at most {MCP_VALUES_MAX} values");
+        return Err(ErrorData::invalid_request(text, None));
+    }
     let takes_back =
         (message["method"] == "notifications/cancelled").then(|| message["params"]["requestId"].clone());
     let id = Some(&message["id"]).filter(|id| id.is_string() || id.is_i64());
     let is_handshake = message["method"] == "initialize";
     Ok(Message { id: id.cloned().unwrap_or_default(), is_handshake, takes_back })
+}
+
+/// Counts the values in one, itself included; what was read nests 127 levels deep at most.
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(items) => items.iter().map(count).sum(),
+        Value::Object(members) => members.values().map(count).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
 }
 
 /// Turns a refusal in plain text into an answer that a client of JSON-RPC can read.

@@ -220,6 +220,17 @@ async fn a_body_that_is_no_message_is_an_error_of_json_rpc() {
 }
 
 #[tokio::test]
+async fn a_message_of_too_many_values_is_refused_and_the_longest_code_is_not() {
+    let server = Server::start().await;
+    server.up("s").await;
+    let mut arguments = run_params("s", &format!("out {}", ",".repeat(2_000_000)));
+    assert_eq!(server.tool_result("sandbox_run_code", arguments.clone()).await["status"], "success");
+    arguments["code"] = json!(vec![json!([]); 50_000]);
+    let answer = server.mcp("tools/call", json!({"name": "sandbox_run_code", "arguments": arguments})).await;
+    assert!(answer.rpc_error(400, -32600).contains("at most 50000 values"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_batch_is_refused_whole() {
     let server = Server::start().await;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
