@@ -8,6 +8,7 @@
 //! An `id` is never looked into: it is sent back as the text that came. Parameters are parsed when their call's turn comes
 //! and are gone before it is carried out, so that what a body says too much is not held while a call takes its time.
 
+use axum::body::Bytes;
 use protocol::calls::{Call, Outcome};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::json;
@@ -19,18 +20,19 @@ use serde_json::{Map, Value};
 use crate::api;
 use crate::app::App;
 use crate::caller::Caller;
-use crate::output::Bounds;
+use crate::memory::Held;
+use crate::output::Room;
 
 /// The only version of JSON-RPC that is spoken.
 const VERSION: &str = "2.0";
 
 /// An answer without its HTTP clothes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// `None` when it went well.
     pub(crate) error: Option<ErrorCode>,
     /// The JSON text; empty when there is nothing to say.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
 /// The members of a call as they came.
@@ -90,7 +92,7 @@ pub(crate) fn flat(error: ApiError) -> Answer {
     let mut body = additions(&error);
     body.insert("error".to_owned(), error.message.into());
     body.insert("code".to_owned(), error.code.number().into());
-    Answer { error: Some(error.code), body: json_text(&body) }
+    Answer { error: Some(error.code), body: json_text(&body).into() }
 }
 
 async fn answer_single(app: &App, caller: &Caller, text: &str) -> Answer {
@@ -99,14 +101,12 @@ async fn answer_single(app: &App, caller: &Caller, text: &str) -> Answer {
         Err(error) => return flat(error),
     };
     let id = members.id.filter(|id| id.get() != "null");
-    match members.perform(app, caller, Bounds::shared_by(1)).await {
-        Ok(result) => {
-            let reply = Reply::Success { jsonrpc: VERSION, result, id };
-            Answer { error: None, body: json_text(&reply) }
-        }
+    let mut room = Room::shared_by(1, app.memory());
+    match members.perform(app, caller, &mut room).await {
+        Ok(result) => success(app, &room, &Reply::Success { jsonrpc: VERSION, result, id }).await,
         Err(error) if error.code.concerns_envelope() => {
             let code = error.code;
-            Answer { error: Some(code), body: json_text(&Reply::error(error, id)) }
+            Answer { error: Some(code), body: json_text(&Reply::error(error, id)).into() }
         }
         Err(error) => flat(error),
     }
@@ -121,10 +121,10 @@ async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
     if calls.is_empty() || calls.len() > BATCH_CALLS_MAX {
         let text = format!("A batch has 1 to {BATCH_CALLS_MAX} calls, not {}", calls.len());
         let error = ApiError::new(ErrorCode::InvalidEnvelope, text);
-        let body = json_text(&Reply::error(error, Some(RawValue::NULL)));
+        let body = json_text(&Reply::error(error, Some(RawValue::NULL))).into();
         return Answer { error: Some(ErrorCode::InvalidEnvelope), body };
     }
-    let bounds = Bounds::shared_by(calls.len());
+    let mut room = Room::shared_by(calls.len(), app.memory());
     let mut replies = Vec::new();
     for call in calls {
         let members = match Members::read(call.get()) {
@@ -134,7 +134,7 @@ async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
                 continue;
             }
         };
-        match (members.id, members.perform(app, caller, bounds).await) {
+        match (members.id, members.perform(app, caller, &mut room).await) {
             (Some(_), Ok(result)) => {
                 replies.push(Reply::Success { jsonrpc: VERSION, result, id: members.id })
             }
@@ -146,8 +146,18 @@ async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
             (None, Err(error)) => drop(note(&error)),
         }
     }
-    let body = if replies.is_empty() { Vec::new() } else { json_text(&replies) };
-    Answer { error: None, body }
+    if replies.is_empty() {
+        return Answer { error: None, body: Bytes::new() };
+    }
+    success(app, &room, &replies).await
+}
+
+/// Writes an answer once there is room for it: a large one is held until its client has taken it.
+async fn success(app: &App, room: &Room, replies: &impl Serialize) -> Answer {
+    match app.memory().answer(room.answer_bytes_max()).await {
+        Ok(held) => Answer { error: None, body: Bytes::from_owner(Held::new(json_text(replies), held)) },
+        Err(error) => flat(error),
+    }
 }
 
 impl<'a> Members<'a> {
@@ -159,9 +169,9 @@ impl<'a> Members<'a> {
         serde_json::from_str(text).map_err(|error| not_json(&error))
     }
 
-    async fn perform(&self, app: &App, caller: &Caller, bounds: Bounds) -> Result<Outcome, ApiError> {
+    async fn perform(&self, app: &App, caller: &Caller, room: &mut Room) -> Result<Outcome, ApiError> {
         let call = self.parse(caller)?;
-        api::perform(app, call, bounds).await
+        api::perform(app, call, room).await
     }
 
     fn parse(&self, caller: &Caller) -> Result<Call, ApiError> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::caller::Caller;
-use crate::output::{Bounds, Printed};
+use crate::output::{Printed, Room};
 use crate::sandbox::{Broken, Running, Unusable};
 
 /// Reads a call and checks that its caller may make it.
@@ -47,12 +47,12 @@ pub(crate) fn read(caller: &Caller, method: &str, params: &Value) -> Result<Call
 }
 
 /// Carries out one call. Dropping the future cancels it.
-pub(crate) async fn perform(app: &App, call: Call, bounds: Bounds) -> Result<Outcome, ApiError> {
+pub(crate) async fn perform(app: &App, call: Call, room: &mut Room) -> Result<Outcome, ApiError> {
     match call {
         Call::Start(start) => start::start(app, start).await.map(Outcome::Start),
         Call::Stop(stop) => stop::stop(app, &stop.target).await.map(Outcome::Stop),
-        Call::Run(run) => run::run(app, run, bounds).await.map(Outcome::Run),
-        Call::Command(command) => command::command(app, command, bounds).await.map(Outcome::Command),
+        Call::Run(run) => run::run(app, run, room).await.map(Outcome::Run),
+        Call::Command(command) => command::command(app, command, room).await.map(Outcome::Command),
         Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
         Call::Discover(Discover {}) => Ok(Outcome::Discover(Document(document(env!("CARGO_PKG_VERSION"))))),
     }

@@ -10,9 +10,9 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 
+use super::exchange::Exchange;
 use super::{prompts, tools};
 use crate::app::App;
-use crate::caller::Caller;
 
 /// What a model is told of the server as a whole.
 const INSTRUCTIONS: &str = "\
@@ -74,13 +74,14 @@ impl ServerHandler for Handler {
         })?;
         let arguments = request.arguments.unwrap_or_default();
         let parts = context.extensions.get::<Parts>();
-        let caller =
-            parts.and_then(|parts| parts.extensions.get::<Caller>()).ok_or_else(|| lost("the caller"))?;
+        let exchange = parts
+            .and_then(|parts| parts.extensions.get::<Exchange>())
+            .ok_or_else(|| lost("the HTTP request"))?;
         tokio::select! {
             biased;
             // The client is gone, and nobody reads what is said to it.
             () = context.ct.cancelled() => Err(lost("the client")),
-            result = tools::call(&self.app, caller, method, arguments) => Ok(result.into()),
+            result = tools::call(&self.app, exchange, method, arguments) => Ok(result.into()),
         }
     }
 

@@ -14,6 +14,7 @@
 //! had, is refused as an invalid request.
 
 mod calls;
+mod exchange;
 mod handler;
 mod prompts;
 mod refuse;
@@ -33,6 +34,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::caller::Caller;
 use calls::Calls;
+use exchange::Exchange;
 use handler::Handler;
 
 /// The MCP side of a server: a cheap handle.
@@ -58,18 +60,19 @@ impl Mcp {
     }
 
     /// Answers one request, whose body was read. Dropping the future cancels the call in it.
-    pub(crate) async fn answer(&self, head: &HeaderMap, caller: Caller, body: Vec<u8>) -> Response {
-        let message = match refuse::check(&body) {
+    pub(crate) async fn answer(&self, head: &HeaderMap, caller: Caller, body: &[u8]) -> Response {
+        let message = match refuse::check(body) {
             Ok(message) => message,
             Err(error) => return refuse::answer(StatusCode::BAD_REQUEST, error, &Value::Null),
         };
         if let Some(id) = &message.takes_back {
             self.calls.cancel(head, id);
         }
-        let mut request = Request::new(Body::from(body));
+        let mut request = Request::new(Body::from(body.to_vec()));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = told(head);
-        request.extensions_mut().insert(caller);
+        let exchange = Exchange::new(caller);
+        request.extensions_mut().insert(exchange.clone());
         let mut ticket = self.calls.enter(head, &message.id);
         let mut response = tokio::select! {
             biased;
@@ -86,7 +89,7 @@ impl Mcp {
         {
             response.headers_mut().insert(calls::SESSION, session);
         }
-        response
+        exchange.tie(response).await
     }
 }
 
@@ -127,7 +130,7 @@ mod tests {
         let arguments = json!({"sandbox": "s", "namespace": namespace, "language": "python", "code": "1"});
         let params = json!({"name": tool, "arguments": arguments});
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-        let answer = mcp.answer(&HeaderMap::new(), caller.clone(), message.to_string().into_bytes()).await;
+        let answer = mcp.answer(&HeaderMap::new(), caller.clone(), message.to_string().as_bytes()).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let body = to_bytes(answer.into_body(), BODY_BYTES_MAX).await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use protocol::calls::{Effect, METHODS, Method};
+use protocol::calls::{Call, Effect, METHODS, Method};
 use protocol::errors::{ApiError, ErrorCode};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::exchange::Exchange;
 use crate::api;
 use crate::app::App;
-use crate::caller::Caller;
-use crate::output::Bounds;
+use crate::output::Room;
 use crate::rpc;
 
 /// Returns every tool there is.
@@ -67,37 +67,41 @@ fn annotations(effect: Effect) -> ToolAnnotations {
 /// how the code ended. `isError` would say that there is no result to look at; some clients then throw the text away.
 pub(super) async fn call(
     app: &App,
-    caller: &Caller,
+    exchange: &Exchange,
     method: &'static Method,
     arguments: JsonObject,
 ) -> CallToolResult {
-    match perform(app, caller, method, arguments).await {
+    let said = match api::read(exchange.caller(), method.name, &Value::Object(arguments)) {
+        Ok(call) => carry_out(app, exchange, call).await,
+        Err(error) => Err(explain(&error)),
+    };
+    match said {
         Ok(text) => CallToolResult::success(vec![ContentBlock::text(text)]),
-        Err(error) => CallToolResult::error(vec![ContentBlock::text(explain(&error))]),
+        Err(text) => CallToolResult::error(vec![ContentBlock::text(text)]),
     }
 }
 
-async fn perform(
-    app: &App,
-    caller: &Caller,
-    method: &'static Method,
-    arguments: JsonObject,
-) -> Result<String, ApiError> {
-    let call = api::read(caller, method.name, &Value::Object(arguments))?;
-    // In a task of its own, a call that panics is an answer; aborted when this future is dropped.
+/// Carries out a call in a task of its own, so that one that panics has an answer too.
+async fn carry_out(app: &App, exchange: &Exchange, call: Call) -> Result<String, String> {
+    let (app, exchange) = (app.clone(), exchange.clone());
+    // The task is aborted when the set is dropped.
     let mut task = JoinSet::new();
-    let app = app.clone();
-    task.spawn(async move { api::perform(&app, call, Bounds::shared_by(1)).await });
-    let outcome = match task.join_next().await {
-        Some(Ok(outcome)) => outcome?,
-        Some(Err(error)) => return Err(broken(&error.to_string())),
-        None => return Err(broken("the call was never made")),
-    };
-    Ok(pretty(&outcome))
+    task.spawn(async move { perform(&app, &exchange, call).await });
+    match task.join_next().await {
+        Some(Ok(said)) => said,
+        // It panicked, and what it said then is in the log.
+        Some(Err(_)) | None => Err(explain(&ApiError::new(ErrorCode::Failed, "Internal server error"))),
+    }
 }
 
-fn broken(cause: &str) -> ApiError {
-    ApiError::new(ErrorCode::Failed, "Internal server error").cause(cause)
+/// Carries out a call, and puts what came of it in words as soon as there is room for them.
+async fn perform(app: &App, exchange: &Exchange, call: Call) -> Result<String, String> {
+    let mut room = Room::shared_by(1, app.memory());
+    let outcome = api::perform(app, call, &mut room).await;
+    // The words are there once as they are and once more in the message, where they are escaped.
+    let held = app.memory().answer(room.answer_bytes_max().saturating_mul(2)).await;
+    exchange.keep(held.map_err(|error| explain(&error))?);
+    outcome.map(|outcome| pretty(&outcome)).map_err(|error| explain(&error))
 }
 
 /// Says what went wrong, why, what to do about it, and what was printed until then.
@@ -106,7 +110,8 @@ fn explain(error: &ApiError) -> String {
     let mut text = format!("Error: {}", error.message);
     for (key, said) in [("cause", "Cause"), ("remedy", "What to do"), ("request_id", "Request id")] {
         if let Some(Value::String(value)) = details.remove(key) {
-            text.push_str(&format!("\n{said}: {}", in_tools(&value)));
+            let value = if key == "remedy" { in_tools(&value) } else { value };
+            text.push_str(&format!("\n{said}: {value}"));
         }
     }
     if !details.is_empty() {

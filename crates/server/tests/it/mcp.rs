@@ -347,6 +347,17 @@ async fn code_that_fails_is_a_result_that_says_so() {
 }
 
 #[tokio::test]
+async fn output_comes_whole_up_to_its_bound() {
+    let server = Server::start().await;
+    server.up("s").await;
+    let result = server.tool_result("sandbox_run_code", run_params("s", "bytes 5000000")).await;
+    assert_eq!(result["output"][0]["text"].as_str().map(str::len), Some(5_000_000));
+    let result = server.tool_result("sandbox_run_code", run_params("s", "bytes 10000000")).await;
+    assert_eq!(result["truncated"], true);
+    assert!(result["output"][0]["text"].as_str().map(str::len) > Some(8_000_000));
+}
+
+#[tokio::test]
 async fn an_error_of_a_tool_tells_the_model_what_to_do() {
     let server = Server::start().await;
     let text = server.tool_error("sandbox_run_code", run_params("nobody", "1")).await;
