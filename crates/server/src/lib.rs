@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
-//! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! envelope a body's calls         rpc      answers         api      checks, converts, delegates, maps errors; one file for each method
 //! repeats  idempotency keys       caller   who asks, and what that reaches
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! ```
@@ -17,6 +17,7 @@ mod api;
 mod app;
 mod caller;
 mod connections;
+mod envelope;
 mod home;
 mod host;
 mod http;

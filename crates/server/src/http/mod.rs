@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
 
+use self::body::Received;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::repeats::RepeatKey;
@@ -63,19 +64,19 @@ async fn call(State(app): State<App>, request: Request) -> Response {
 }
 
 async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
-    let body = match body::read(app.memory(), request).await {
-        Ok(body) => body,
+    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
+        Ok(received) => received,
         Err(error) => return rpc::flat(error),
     };
     let Some(key) = key else {
-        return rpc::answer(&app, &caller, &body).await;
+        return rpc::answer(&app, &caller, bytes).await;
     };
     let call = || {
         // It may go on without the client, so it has its own of everything.
-        let (app, caller, body) = (app.clone(), caller.clone(), body.to_vec());
-        async move { rpc::answer(&app, &caller, &body).await }
+        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
+        async move { rpc::answer(&app, &caller, bytes).await }
     };
-    app.repeats().once(&caller, key, &body, call).await.unwrap_or_else(rpc::flat)
+    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
 }
 
 /// Reads the key with which a client marks a call that it may send again.
