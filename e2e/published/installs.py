@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from host import TARGET, need
+from published.versions import MISSING
 
 HERE = Path(__file__).parent
 INSTALLED = TARGET / "published"
@@ -33,8 +34,9 @@ CLIENT_SECONDS = 120
 # How many installations are made at the same time.
 INSTALLS_AT_ONCE = 4
 
-# 0.1.2 and 0.1.3 import it without saying so, so their users had to install it by hand.
+# What the first versions import without saying so, and where it is put: outside of what installing them gave.
 UNDECLARED = "python-dotenv==1.2.4"
+_UNDECLARED_FOLDER = "undeclared"
 
 
 class NotInstalledError(Exception):
@@ -52,8 +54,8 @@ def python_environment(version: str) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", python_of(folder), "--disable-pip-version-check", "install"]
     pip += ["--quiet", "--no-compile"]
     _run([*pip, f"microsandbox=={version}"])
-    if version in {"0.1.2", "0.1.3"}:
-        _run([*pip, "--target", beside(folder), UNDECLARED])
+    if MISSING.get(version) == "dotenv":
+        _run([*pip, "--target", folder / _UNDECLARED_FOLDER, UNDECLARED])
     stamp.write_text(wanted)
     return folder
 
@@ -63,9 +65,11 @@ def python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def beside(folder: Path) -> Path:
-    """Give the folder with what a client imports and does not ask for: outside of what installing it gave."""
-    return folder / "undeclared"
+def python_program(folder: Path, options: Sequence[str]) -> tuple[list[str | Path], dict[str, str]]:
+    """Give the command that runs our program in a virtual environment, and the variables that it needs."""
+    undeclared = folder / _UNDECLARED_FOLDER
+    variables = {"PYTHONPATH": str(undeclared)} if undeclared.exists() else {}
+    return [python_of(folder), HERE / "python_client.py", *options], variables
 
 
 def python_environments(versions: Sequence[str]) -> dict[str, Path]:
@@ -78,13 +82,18 @@ def python_environments(versions: Sequence[str]) -> dict[str, Path]:
             raise
 
 
+def rust_source(version: str) -> Path:
+    """Give the folder of our program with one version of the Rust client."""
+    return HERE / f"rust_{version.replace('.', '_')}"
+
+
 def rust_program(version: str) -> Path:
     """Give our program with one version of the Rust client; cargo builds what is not there.
 
     All versions are built in one folder: what they depend on is the same.
     """
     need(shutil.which("cargo"), "cargo is needed to build the published Rust clients")
-    source = HERE / f"rust_{version.replace('.', '_')}"
+    source = rust_source(version)
     build = ["cargo", "build", "--quiet", "--locked", "--manifest-path", source / "Cargo.toml"]
     try:
         _run([*build, "--target-dir", INSTALLED / "rust"], BUILD_SECONDS)

@@ -50,13 +50,13 @@ fn refusal<T>(result: Result<T, Failure>) -> Result<Value, Failure> {
 
 async fn running(found: &mut Found) -> Result<(), Failure> {
     let mut sandbox = PythonSandbox::create("published-running").await?;
-    found.insert("before the start".into(), refusal(sandbox.run("1").await)?);
     sandbox.start(None).await?;
     let codes = [
         ("hello", "print('Hello, World!')"),
         ("silent", "x = 42"),
         ("state", "y = x * 2\nprint(f'Result: {y}')"),
         ("raised", "print('before')\n1/0\nprint('never')"),
+        ("syntax", "def broken(:"),
         ("warned", "import sys\nprint('careful', file=sys.stderr)\nprint('done')"),
         ("after", "print(x)"),
         ("unicode", "s = 'héllo 你好 🎉'\nprint(s, len(s))"),
@@ -113,6 +113,7 @@ async fn life_cycle(found: &mut Found) -> Result<(), Failure> {
     let options = || StartOptions { memory: 256, cpus: 2.0, ..StartOptions::default() };
     let mut first = PythonSandbox::create("published-life").await?;
     let mut second = PythonSandbox::create("published-life").await?;
+    found.insert("before the start".into(), refusal(first.run("1").await)?);
     let unknown = StartOptions { image: Some("no-such-image".into()), ..options() };
     found.insert("no such image".into(), refusal(first.start(Some(unknown)).await)?);
     first.start(Some(options())).await?;
