@@ -128,6 +128,10 @@ pub const ANSWERS_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const JSON_BYTES_PER_BYTE: usize = 6;
 /// How long a large answer waits for room.
 pub const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(30);
+/// Most large bodies and answers that are read or written as JSON at once.
+pub const HEAVY_WORK_MAX: usize = 1;
+/// Most items of a list in the configuration of a sandbox.
+pub const CONFIG_ITEMS_MAX: usize = 1024;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Most idempotency keys that are remembered for one caller; of those whose call has ended the oldest go first.

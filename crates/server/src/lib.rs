@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
-//! rpc      envelope, batch        mcp      messages, tools, prompts
+//! envelope a body's calls         rpc      answers         mcp      messages, tools, prompts
 //! repeats  idempotency keys       caller   who asks, and what that reaches
 //! api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
@@ -18,6 +18,7 @@ mod api;
 mod app;
 mod caller;
 mod connections;
+mod envelope;
 mod home;
 mod host;
 mod http;

@@ -2,7 +2,6 @@
 //! Reads a body that is neither too large nor too slow.
 
 use std::future::poll_fn;
-use std::ops::Deref;
 use std::pin::Pin;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -14,18 +13,22 @@ use protocol::limits::{BODY_BYTES_MAX, HTTP_BODY_DRAIN_BYTES_MAX, HTTP_BODY_WAIT
 use crate::connections::{Busy, Presence};
 use crate::memory::{Memory, Share};
 
-/// A body that arrived whole. As long as it is held its call is under way, and its memory is counted.
+/// A body that arrived whole.
 #[derive(Debug)]
 pub(crate) struct Received {
-    bytes: Vec<u8>,
-    _share: Share,
-    _busy: Option<Busy>,
+    /// Its bytes; as long as they are held, their memory is counted.
+    pub(crate) bytes: Bytes,
+    /// Says that a call is under way on its connection.
+    pub(crate) busy: Option<Busy>,
 }
 
-impl Deref for Received {
-    type Target = [u8];
+struct Counted {
+    bytes: Vec<u8>,
+    _share: Share,
+}
 
-    fn deref(&self) -> &[u8] {
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -53,7 +56,7 @@ pub(crate) async fn read(memory: &Memory, request: Request) -> Result<Received, 
         }
     };
     let busy = head.extensions.get::<Presence>().map(Presence::busy);
-    Ok(Received { bytes, _share: share, _busy: busy })
+    Ok(Received { bytes: Bytes::from_owner(Counted { bytes, _share: share }), busy })
 }
 
 async fn collect(body: &mut Body, declared: Option<usize>, share: &mut Share) -> Result<Vec<u8>, ApiError> {

@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
 
+use self::body::Received;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::mcp::Mcp;
@@ -43,6 +44,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(refuse_foreign))
+        .layer(middleware::from_fn(take_turns))
         .with_state(app)
 }
 
@@ -65,7 +67,7 @@ async fn message(mcp: Mcp, State(app): State<App>, request: Request) -> Response
     };
     let head = request.headers().clone();
     match body::read(app.memory(), request).await {
-        Ok(body) => mcp.answer(&head, caller, &body).await,
+        Ok(Received { bytes, busy: _busy }) => mcp.answer(&head, caller, bytes).await,
         Err(error) => refuse(error),
     }
 }
@@ -81,19 +83,19 @@ fn let_in(app: &App, request: &Request) -> Result<Caller, ApiError> {
 }
 
 async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
-    let body = match body::read(app.memory(), request).await {
-        Ok(body) => body,
+    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
+        Ok(received) => received,
         Err(error) => return rpc::flat(error),
     };
     let Some(key) = key else {
-        return rpc::answer(&app, &caller, &body).await;
+        return rpc::answer(&app, &caller, bytes).await;
     };
     let call = || {
         // It may go on without the client, so it has its own of everything.
-        let (app, caller, body) = (app.clone(), caller.clone(), body.to_vec());
-        async move { rpc::answer(&app, &caller, &body).await }
+        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
+        async move { rpc::answer(&app, &caller, bytes).await }
     };
-    app.repeats().once(&caller, key, &body, call).await.unwrap_or_else(rpc::flat)
+    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
 }
 
 /// Reads the key with which a client marks a call that it may send again.
@@ -120,6 +122,12 @@ async fn no_such_path(uri: Uri) -> Response {
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let text = format!("{} does not take {method}", uri.path());
     refuse(ApiError::new(ErrorCode::WrongHttpMethod, text))
+}
+
+/// Lets others go first after each request: a client that sent hundreds at once would be served in one go otherwise.
+async fn take_turns(request: Request, next: Next) -> Response {
+    tokio::task::yield_now().await;
+    next.run(request).await
 }
 
 async fn refuse_foreign(request: Request, next: Next) -> Response {

@@ -22,11 +22,12 @@ mod tools;
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use protocol::limits::BODY_BYTES_MAX;
+use protocol::limits::{BODY_BYTES_MAX, MEMORY_SHARE_FREE_BYTES};
+use rmcp::ErrorData;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::Value;
@@ -36,10 +37,12 @@ use crate::caller::Caller;
 use calls::Calls;
 use exchange::Exchange;
 use handler::Handler;
+use refuse::Message;
 
 /// The MCP side of a server: a cheap handle.
 #[derive(Clone)]
 pub(crate) struct Mcp {
+    app: App,
     service: StreamableHttpService<Handler, NeverSessionManager>,
     calls: Calls,
 }
@@ -53,22 +56,22 @@ impl Mcp {
             .with_max_request_body_bytes(BODY_BYTES_MAX)
             .disable_allowed_hosts()
             .disable_allowed_origins();
-        let handler = Handler::new(app);
+        let handler = Handler::new(app.clone());
         let sessions = Arc::new(NeverSessionManager::default());
         let service = StreamableHttpService::new(move || Ok(handler.clone()), sessions, config);
-        Mcp { service, calls: Calls::default() }
+        Mcp { app, service, calls: Calls::default() }
     }
 
     /// Answers one request, whose body was read. Dropping the future cancels the call in it.
-    pub(crate) async fn answer(&self, head: &HeaderMap, caller: Caller, body: &[u8]) -> Response {
-        let message = match refuse::check(body) {
+    pub(crate) async fn answer(&self, head: &HeaderMap, caller: Caller, body: Bytes) -> Response {
+        let message = match self.look_at(body.clone()).await {
             Ok(message) => message,
             Err(error) => return refuse::answer(StatusCode::BAD_REQUEST, error, &Value::Null),
         };
         if let Some(id) = &message.takes_back {
             self.calls.cancel(head, id);
         }
-        let mut request = Request::new(Body::from(body.to_vec()));
+        let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = told(head);
         let exchange = Exchange::new(caller);
@@ -90,6 +93,14 @@ impl Mcp {
             response.headers_mut().insert(calls::SESSION, session);
         }
         exchange.tie(response).await
+    }
+
+    async fn look_at(&self, body: Bytes) -> Result<Message, ErrorData> {
+        if body.len() <= MEMORY_SHARE_FREE_BYTES {
+            return refuse::check(&body);
+        }
+        let looked = self.app.memory().heavy(move || refuse::check(&body)).await;
+        looked.unwrap_or_else(|error| Err(ErrorData::internal_error(error.message, None)))
     }
 }
 
@@ -130,7 +141,7 @@ mod tests {
         let arguments = json!({"sandbox": "s", "namespace": namespace, "language": "python", "code": "1"});
         let params = json!({"name": tool, "arguments": arguments});
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-        let answer = mcp.answer(&HeaderMap::new(), caller.clone(), message.to_string().as_bytes()).await;
+        let answer = mcp.answer(&HeaderMap::new(), caller.clone(), message.to_string().into()).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let body = to_bytes(answer.into_body(), BODY_BYTES_MAX).await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();

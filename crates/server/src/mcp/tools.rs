@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use protocol::calls::{Call, Effect, METHODS, Method};
+use protocol::calls::{Call, Effect, METHODS, Method, Outcome};
 use protocol::errors::{ApiError, ErrorCode};
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde::Serialize;
@@ -100,7 +100,15 @@ async fn perform(app: &App, exchange: &Exchange, call: Call) -> Result<String, S
     let outcome = api::perform(app, call, &mut room).await;
     // The words are there once as they are and once more in the message, where they are escaped.
     let held = app.memory().answer(room.answer_bytes_max().saturating_mul(2)).await;
-    exchange.keep(held.map_err(|error| explain(&error))?);
+    let held = held.map_err(|error| explain(&error))?;
+    if held.is_none() {
+        return said(outcome);
+    }
+    exchange.keep(held);
+    app.memory().heavy(move || said(outcome)).await.map_err(|error| explain(&error))?
+}
+
+fn said(outcome: Result<Outcome, ApiError>) -> Result<String, String> {
     outcome.map(|outcome| pretty(&outcome)).map_err(|error| explain(&error))
 }
 
