@@ -7,6 +7,7 @@
 //! serve    connections            http     routes, origins, access, bounded body
 //! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
+//! keys     who may call                                 store    the database of what outlives the server
 //! ```
 //!
 //! [`Server::open`] puts the whole together on a real machine; tests put [`App`] together with another backend. Nothing
@@ -17,14 +18,22 @@ mod app;
 mod home;
 mod host;
 mod http;
+mod keys;
 mod metrics;
 mod open;
 mod output;
 mod rpc;
 mod sandbox;
 mod serve;
+mod store;
 
 pub use app::{Access, App};
 pub use home::HomeError;
 pub use host::Host;
+pub use http::{HostName, HostNameError};
+pub use keys::{
+    Caller, KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal,
+    Revoked, SecretError, scope, scope_text,
+};
 pub use open::{OpenError, Programs, Server, Settings};
+pub use store::StoreError;

@@ -8,6 +8,7 @@ mod client;
 mod calls;
 mod envelope;
 mod http;
+mod keys;
 mod lifecycle;
 mod metrics;
 mod shutdown;
