@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A name by which an operator lets the server be called.
 
+use std::fmt;
 use std::net::IpAddr;
 
 /// A host name or an address, without a port; compared as host names are.
@@ -45,6 +46,12 @@ impl HostName {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         self.0.eq_ignore_ascii_case(host)
             || matches!((self.0.parse::<IpAddr>(), host.parse::<IpAddr>()), (Ok(own), Ok(other)) if own == other)
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
