@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import re
+import secrets
 import sqlite3
 import stat
 import subprocess
@@ -83,7 +84,7 @@ def secret_of(home: Path) -> bytes:
 def expired_key(home: Path) -> str:
     """Return a key that was good until an hour ago: what a real one is after its time."""
     now = int(time.time())
-    claims = {"exp": now - 3600, "iat": now - 7200, "namespace": "*", "jti": f"{now:016x}"}
+    claims = {"exp": now - 3600, "iat": now - 7200, "namespace": "*", "jti": secrets.token_hex(8)}
     parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"typ": "JWT", "alg": "HS256"}, claims)]
     signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
     signature = base64.urlsafe_b64encode(hmac.new(secret_of(home), signed, hashlib.sha256).digest()).rstrip(b"=")
