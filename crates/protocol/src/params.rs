@@ -58,15 +58,22 @@ pub enum ParamsError {
 /// The parameters of one call, or of one object in them.
 #[derive(Debug)]
 pub(crate) struct Params<'a> {
-    map: &'a Map<String, Value>,
+    /// Nothing when the client sent no parameters.
+    map: Option<&'a Map<String, Value>>,
     prefix: &'static str,
 }
 
 impl<'a> Params<'a> {
-    /// Takes the parameters, which must be an object; `otherwise` is the text of the error when they are none.
-    pub(crate) fn object(value: &'a Value, otherwise: &'static str) -> Result<Params<'a>, ParamsError> {
-        let map = value.as_object().ok_or(ParamsError::NoObject(otherwise))?;
-        Ok(Params { map, prefix: "" })
+    /// Takes the parameters, which must be an object; `otherwise` is the text of the error when they are none, and
+    /// nothing where they may be left out.
+    pub(crate) fn object(
+        value: &'a Value,
+        otherwise: Option<&'static str>,
+    ) -> Result<Params<'a>, ParamsError> {
+        match (value.as_object(), otherwise) {
+            (None, Some(text)) => Err(ParamsError::NoObject(text)),
+            (map, _) => Ok(Params { map, prefix: "" }),
+        }
     }
 
     /// Returns the parameter's name as an error calls it.
@@ -75,7 +82,7 @@ impl<'a> Params<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        self.map?.get(key).filter(|value| !value.is_null())
     }
 
     fn wrong(&self, key: &str, allowed: impl Into<String>, found: impl Into<String>) -> ParamsError {
@@ -103,7 +110,7 @@ impl<'a> Params<'a> {
     pub(crate) fn optional_object(&self, key: &'static str) -> Result<Option<Params<'a>>, ParamsError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.wrong(key, "an object", describe(value)))?;
-        Ok(Some(Params { map, prefix: "config." }))
+        Ok(Some(Params { map: Some(map), prefix: "config." }))
     }
 
     /// Reads a whole number between two bounds.
@@ -131,10 +138,14 @@ impl<'a> Params<'a> {
         value.as_u64().map(Some).ok_or_else(|| self.wrong(key, allowed, describe(value)))
     }
 
-    pub(crate) fn optional_texts(&self, key: &str) -> Result<Vec<String>, ParamsError> {
+    /// Reads strings, at most so many.
+    pub(crate) fn optional_texts(&self, key: &str, most: usize) -> Result<Vec<String>, ParamsError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let allowed = "an array of strings";
         let items = value.as_array().ok_or_else(|| self.wrong(key, allowed, describe(value)))?;
+        if items.len() > most {
+            return Err(self.wrong(key, format!("at most {most} strings"), items.len().to_string()));
+        }
         let text = |(index, item): (usize, &Value)| {
             let wrong = || self.wrong(key, allowed, format!("{} at position {index}", describe(item)));
             item.as_str().map(str::to_owned).ok_or_else(wrong)
@@ -144,14 +155,7 @@ impl<'a> Params<'a> {
 
     /// Reads the arguments of a command.
     pub(crate) fn optional_arguments(&self, key: &str) -> Result<Vec<String>, ParamsError> {
-        let arguments = self.optional_texts(key)?;
-        if arguments.len() > COMMAND_ARGS_MAX {
-            return Err(self.wrong(
-                key,
-                format!("at most {COMMAND_ARGS_MAX} strings"),
-                arguments.len().to_string(),
-            ));
-        }
+        let arguments = self.optional_texts(key, COMMAND_ARGS_MAX)?;
         if arguments.iter().any(|argument| argument.contains('\0')) {
             return Err(self.wrong(key, "strings without NUL characters", "one with"));
         }
@@ -160,10 +164,7 @@ impl<'a> Params<'a> {
 
     /// Reads `NAME=value` texts.
     pub(crate) fn optional_assignments(&self, key: &str) -> Result<Vec<(String, String)>, ParamsError> {
-        let texts = self.optional_texts(key)?;
-        if texts.len() > ENVS_MAX {
-            return Err(self.wrong(key, format!("at most {ENVS_MAX} strings"), texts.len().to_string()));
-        }
+        let texts = self.optional_texts(key, ENVS_MAX)?;
         if texts.iter().map(String::len).sum::<usize>() > ENVS_BYTES_MAX {
             return Err(self.wrong(key, format!("at most {ENVS_BYTES_MAX} bytes together"), "more"));
         }

@@ -11,6 +11,8 @@ use tokio::sync::Semaphore;
 use crate::host::Host;
 use crate::http::HostName;
 use crate::keys::Keys;
+use crate::memory::Memory;
+use crate::repeats::Repeats;
 use crate::sandbox::Registry;
 
 /// Whether callers must show who they are.
@@ -36,6 +38,8 @@ struct Shared {
     host: Host,
     access: Access,
     disk_scans: Arc<Semaphore>,
+    memory: Memory,
+    repeats: Repeats,
 }
 
 impl App {
@@ -54,7 +58,15 @@ impl App {
     ) -> App {
         let registry = Registry::new(backend, sandboxes_max);
         let disk_scans = Arc::new(Semaphore::new(DISK_SCANS_MAX));
-        let shared = Arc::new(Shared { registry, images, host, access, disk_scans });
+        let shared = Arc::new(Shared {
+            registry,
+            images,
+            host,
+            access,
+            disk_scans,
+            memory: Memory::new(),
+            repeats: Repeats::default(),
+        });
         App { shared, allowed_hosts: Arc::default() }
     }
 
@@ -87,5 +99,14 @@ impl App {
 
     pub(crate) fn disk_scans(&self) -> &Arc<Semaphore> {
         &self.shared.disk_scans
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
+    /// Returns the answers that are kept for idempotency keys.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.shared.repeats
     }
 }

@@ -4,8 +4,9 @@
 //! The path of one request, each room doing one thing:
 //!
 //! ```text
-//! serve    connections            http     routes, origins, access, bounded body
-//! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
+//! envelope a body's calls         rpc      answers         api      checks, converts, delegates, maps errors; one file for each method
+//! repeats  idempotency keys       caller   who asks, and what that reaches
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! keys     who may call                                 store    the database of what outlives the server
 //! ```
@@ -15,25 +16,32 @@
 
 mod api;
 mod app;
+mod caller;
+mod connections;
+mod envelope;
 mod home;
 mod host;
 mod http;
 mod keys;
+mod memory;
 mod metrics;
 mod open;
 mod output;
+mod repeats;
 mod rpc;
 mod sandbox;
 mod serve;
 mod store;
+mod stream;
 
 pub use app::{Access, App};
+pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
 pub use http::{HostName, HostNameError};
 pub use keys::{
-    Caller, KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal,
-    Revoked, SecretError, scope, scope_text,
+    KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
+    SecretError, scope, scope_text,
 };
 pub use open::{OpenError, Programs, Server, Settings};
 pub use store::StoreError;

@@ -1,175 +1,158 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The JSON-RPC envelope: single calls, batches, and the two shapes of an error.
+//! JSON-RPC: carries out what a body asks for, and writes the answer in one of two shapes of errors.
 //!
 //! A single call answers most errors with a flat body, `{"error": text, "code": number}`, and with the HTTP status of the
-//! error; errors of the envelope itself, and every error in a batch, have the shape of JSON-RPC. A single call without
-//! `id` is answered in full, without an `id`; in a batch it is silent.
+//! error; errors of the envelope itself, and every error in a batch, have the shape of JSON-RPC. What is large is read
+//! and written apart from the tasks that serve everybody.
 
-use protocol::calls::{METHODS, ParseError, parse};
+use axum::body::Bytes;
+use protocol::calls::Outcome;
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::BATCH_CALLS_MAX;
+use protocol::limits::MEMORY_SHARE_FREE_BYTES;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::api::{self, Outcome};
+use crate::api;
 use crate::app::App;
-use crate::output::Bounds;
+use crate::caller::Caller;
+use crate::envelope::{self, Asked, Request, VERSION};
+use crate::memory::Held;
+use crate::output::Room;
 
 /// An answer without its HTTP clothes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// `None` when it went well.
     pub(crate) error: Option<ErrorCode>,
     /// The JSON text; empty when there is nothing to say.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
-/// One call as it came.
-struct Envelope<'a> {
-    method: &'a str,
-    params: &'a Value,
-    id: Option<&'a Value>,
-}
-
-/// One reply of a batch.
+/// What is said to one call.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Reply<'a> {
-    Success(Success<'a>),
-    Error(Value),
-}
-
-#[derive(Serialize)]
-struct Success<'a> {
+struct Reply {
     jsonrpc: &'static str,
-    result: Outcome,
+    #[serde(flatten)]
+    said: Said,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    id: Option<Box<RawValue>>,
 }
 
-/// Carries out what a body asks for.
-pub(crate) async fn answer(app: &App, body: &[u8]) -> Answer {
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(calls)) => answer_batch(app, &calls).await,
-        Ok(call) => answer_single(app, &call).await,
-        Err(error) => {
-            let text = format!("The body is not valid JSON: {error}");
-            flat(ApiError::new(ErrorCode::BadParameters, text))
-        }
+/// Never both: published clients look for the member `error`.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Said {
+    Result(Outcome),
+    Error(ErrorObject),
+}
+
+/// An error in the shape of JSON-RPC.
+#[derive(Serialize)]
+struct ErrorObject {
+    code: i32,
+    message: String,
+    data: Map<String, Value>,
+}
+
+/// Carries out what a body asks for, for a caller.
+pub(crate) async fn answer(app: &App, caller: &Caller, body: Bytes) -> Answer {
+    match read(app, caller, body).await {
+        Ok(Request::Single(asked)) => answer_single(app, asked).await,
+        Ok(Request::Batch(asked)) => answer_batch(app, asked).await,
+        Err(error) if error.code.concerns_envelope() => shaped(error, Some(RawValue::NULL.to_owned())),
+        Err(error) => flat(error),
     }
+}
+
+async fn read(app: &App, caller: &Caller, body: Bytes) -> Result<Request, ApiError> {
+    if body.len() <= MEMORY_SHARE_FREE_BYTES {
+        return envelope::read(caller, &body);
+    }
+    let caller = caller.clone();
+    app.memory().heavy(move || envelope::read(&caller, &body)).await?
 }
 
 /// Returns an error as a flat body, and writes it to the log if it is ours.
 pub(crate) fn flat(error: ApiError) -> Answer {
-    let request_id = note(&error);
-    let mut body = additions(&error, &request_id);
+    let mut body = additions(&error);
     body.insert("error".to_owned(), error.message.into());
     body.insert("code".to_owned(), error.code.number().into());
-    Answer { error: Some(error.code), body: Value::Object(body).to_string().into_bytes() }
+    Answer { error: Some(error.code), body: json_text(&body).into() }
 }
 
-async fn answer_single(app: &App, call: &Value) -> Answer {
-    let id = call.get("id").filter(|id| !id.is_null());
-    let result = match Envelope::read(call) {
-        Ok(envelope) => envelope.perform(app, Bounds::shared_by(1)).await,
+/// Returns an error in the shape of JSON-RPC.
+fn shaped(error: ApiError, id: Option<Box<RawValue>>) -> Answer {
+    Answer { error: Some(error.code), body: json_text(&Reply::error(error, id)).into() }
+}
+
+async fn answer_single(app: &App, Asked { id, call }: Asked) -> Answer {
+    let mut room = Room::shared_by(1, app.memory());
+    let result = match call {
+        Ok(call) => api::perform(app, call, &mut room).await,
         Err(error) => Err(error),
     };
     match result {
-        Ok(result) => Answer { error: None, body: json_text(&Success { jsonrpc: "2.0", result, id }) },
-        Err(error) if error.code.concerns_envelope() => {
-            let code = error.code;
-            Answer { error: Some(code), body: json_text(&json_rpc_error(error, id)) }
-        }
+        Ok(outcome) => success(app, &room, Reply::result(outcome, id)).await,
+        Err(error) if error.code.concerns_envelope() => shaped(error, id),
         Err(error) => flat(error),
     }
 }
 
 /// Carries out the calls of a batch one after the other, so that a later one can build on an earlier one.
-async fn answer_batch(app: &App, calls: &[Value]) -> Answer {
-    if calls.is_empty() || calls.len() > BATCH_CALLS_MAX {
-        let text = format!("A batch has 1 to {BATCH_CALLS_MAX} calls, not {}", calls.len());
-        let error = ApiError::new(ErrorCode::InvalidEnvelope, text);
-        let body = json_text(&json_rpc_error(error, Some(&Value::Null)));
-        return Answer { error: Some(ErrorCode::InvalidEnvelope), body };
-    }
-    let bounds = Bounds::shared_by(calls.len());
+async fn answer_batch(app: &App, calls: Vec<Asked>) -> Answer {
+    let mut room = Room::shared_by(calls.len(), app.memory());
     let mut replies = Vec::new();
-    for call in calls {
-        let envelope = match Envelope::read(call) {
-            Ok(envelope) => envelope,
-            Err(mut error) => {
-                error.code = ErrorCode::InvalidEnvelope;
-                let id = call.get("id").unwrap_or(&Value::Null);
-                replies.push(Reply::Error(json_rpc_error(error, Some(id))));
-                continue;
-            }
+    for Asked { id, call } in calls {
+        let result = match call {
+            Ok(call) => api::perform(app, call, &mut room).await,
+            Err(error) => Err(error),
         };
-        let result = envelope.perform(app, bounds).await;
-        match (envelope.id, result) {
-            (Some(id), Ok(result)) => {
-                replies.push(Reply::Success(Success { jsonrpc: "2.0", result, id: Some(id) }));
-            }
-            (Some(id), Err(error)) => replies.push(Reply::Error(json_rpc_error(error, Some(id)))),
+        match (id, result) {
+            (Some(id), Ok(outcome)) => replies.push(Reply::result(outcome, Some(id))),
+            (Some(id), Err(error)) => replies.push(Reply::error(error, Some(id))),
             (None, Ok(_)) => {}
             (None, Err(error)) => drop(note(&error)),
         }
     }
-    let body = if replies.is_empty() { Vec::new() } else { json_text(&replies) };
-    Answer { error: None, body }
+    if replies.is_empty() {
+        return Answer { error: None, body: Bytes::new() };
+    }
+    success(app, &room, replies).await
 }
 
-impl<'a> Envelope<'a> {
-    fn read(call: &'a Value) -> Result<Envelope<'a>, ApiError> {
-        let not_a_call = |text: &str| ApiError::new(ErrorCode::NotACall, text);
-        let members = call.as_object().ok_or_else(|| {
-            not_a_call("A call must be a JSON object with the members jsonrpc, method, params and id")
-        })?;
-        let version = members.get("jsonrpc").and_then(Value::as_str).ok_or_else(|| {
-            not_a_call("A call must have the member 'jsonrpc', and it must be the string \"2.0\"")
-        })?;
-        let method = members
-            .get("method")
-            .and_then(Value::as_str)
-            .ok_or_else(|| not_a_call("A call must have the member 'method', and it must be a string"))?;
-        if version != "2.0" {
-            let text = "Invalid or missing jsonrpc version field";
-            return Err(ApiError::new(ErrorCode::InvalidEnvelope, text).remedy("send \"jsonrpc\": \"2.0\""));
+/// Writes an answer once there is room for it: a large one is held until its client has taken it.
+async fn success(app: &App, room: &Room, replies: impl Serialize + Send + 'static) -> Answer {
+    let most = room.answer_bytes_max();
+    let written = match app.memory().answer(most).await {
+        Ok(None) => Ok(json_text(&replies).into()),
+        Ok(held) => {
+            let write = move || Bytes::from_owner(Held::new(json_text(&replies), held));
+            app.memory().heavy(write).await
         }
-        Ok(Envelope { method, params: members.get("params").unwrap_or(&Value::Null), id: members.get("id") })
-    }
-
-    async fn perform(&self, app: &App, bounds: Bounds) -> Result<Outcome, ApiError> {
-        let call = parse(self.method, self.params).map_err(|error| {
-            let text = error.to_string();
-            match error {
-                ParseError::Method(_) => ApiError::new(ErrorCode::UnknownMethod, text)
-                    .remedy(format!("the methods are {}", METHODS.join(", "))),
-                ParseError::Params(_) | ParseError::Name(_) | ParseError::Wildcard(_) => {
-                    ApiError::new(ErrorCode::BadParameters, text)
-                }
-            }
-        })?;
-        api::perform(app, call, bounds).await
-    }
+        Err(error) => Err(error),
+    };
+    written.map_or_else(flat, |body| Answer { error: None, body })
 }
 
-fn json_rpc_error(error: ApiError, id: Option<&Value>) -> Value {
-    let request_id = note(&error);
-    let data = additions(&error, &request_id);
-    let mut body = json!({
-        "jsonrpc": "2.0",
-        "error": {"code": error.code.number(), "message": error.message, "data": data},
-    });
-    if let Some(id) = id {
-        body["id"] = id.clone();
+impl Reply {
+    fn result(outcome: Outcome, id: Option<Box<RawValue>>) -> Reply {
+        Reply { jsonrpc: VERSION, said: Said::Result(outcome), id }
     }
-    body
+
+    fn error(error: ApiError, id: Option<Box<RawValue>>) -> Reply {
+        let data = additions(&error);
+        let error = ErrorObject { code: error.code.number(), message: error.message, data };
+        Reply { jsonrpc: VERSION, said: Said::Error(error), id }
+    }
 }
 
 /// Returns what an error carries beside its code and text.
-fn additions(error: &ApiError, request_id: &str) -> Map<String, Value> {
+///
+/// The request id is given here, so every error that is sent is in the log too.
+pub(crate) fn additions(error: &ApiError) -> Map<String, Value> {
     let mut members = error.data.clone();
-    members.insert("request_id".to_owned(), request_id.into());
+    members.insert("request_id".to_owned(), note(error).into());
     for (key, value) in [("cause", &error.cause), ("remedy", &error.remedy)] {
         if let Some(value) = value {
             members.insert(key.to_owned(), value.as_str().into());
@@ -193,9 +176,11 @@ fn note(error: &ApiError) -> String {
         | ErrorCode::BadCredential
         | ErrorCode::BadParameters
         | ErrorCode::WrongHttpMethod
+        | ErrorCode::BodyTooSlow
         | ErrorCode::BodyTooLarge
         | ErrorCode::WrongContentType
         | ErrorCode::NotACall
+        | ErrorCode::KeyReused
         | ErrorCode::Forbidden
         | ErrorCode::NotFound
         | ErrorCode::NotRunning => tracing::debug!(request_id, code, cause, "{}", error.message),

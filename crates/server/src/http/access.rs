@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, Method, header};
 use protocol::errors::{ApiError, ErrorCode};
 
 use crate::app::Access;
-use crate::keys::{Caller, Refusal};
+use crate::caller::Caller;
+use crate::keys::Refusal;
 
 /// Says whether a request is answered for everybody.
 pub(crate) fn is_public(request: &Request) -> bool {

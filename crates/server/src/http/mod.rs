@@ -14,8 +14,8 @@ mod origin;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -25,11 +25,16 @@ use protocol::limits::RETRY_AFTER_SECONDS;
 
 pub use self::host_name::{HostName, HostNameError};
 
+use self::body::Received;
 use crate::app::App;
+use crate::caller::Caller;
+use crate::repeats::RepeatKey;
 use crate::rpc::{self, Answer};
 
 /// The one path that needs no key.
 const HEALTH: &str = "/api/v1/health";
+/// The header of an idempotency key.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The address at which a connection reached us; put into every request.
 #[derive(Clone, Copy, Debug)]
@@ -48,17 +53,46 @@ pub(crate) fn router(app: App) -> Router {
 }
 
 async fn health() -> Response {
-    respond(StatusCode::OK, br#"{"message":"Service is healthy"}"#.to_vec())
+    respond(StatusCode::OK, &br#"{"message":"Service is healthy"}"#[..])
 }
 
-async fn call(State(app): State<App>, request: Request) -> Response {
+async fn call(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
     if !is_json(request.headers()) {
         let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
         return refuse(ApiError::new(ErrorCode::WrongContentType, text));
     }
-    match body::read(request).await {
-        Ok(body) => dress(rpc::answer(&app, &body).await),
+    match repeat_key(request.headers()) {
+        Ok(key) => dress(answer(app, caller, key, request).await),
         Err(error) => refuse(error),
+    }
+}
+
+async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
+    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
+        Ok(received) => received,
+        Err(error) => return rpc::flat(error),
+    };
+    let Some(key) = key else {
+        return rpc::answer(&app, &caller, bytes).await;
+    };
+    let call = || {
+        // It may go on without the client, so it has its own of everything.
+        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
+        async move { rpc::answer(&app, &caller, bytes).await }
+    };
+    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
+}
+
+/// Reads the key with which a client marks a call that it may send again.
+fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, ApiError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => RepeatKey::parse(key.as_bytes()).map(Some),
+        (Some(_), Some(_)) => {
+            let text = "Invalid 'Idempotency-Key' header: a request has at most one";
+            Err(ApiError::new(ErrorCode::BadParameters, text))
+        }
     }
 }
 
@@ -80,7 +114,7 @@ async fn refuse_foreign(State(app): State<App>, request: Request, next: Next) ->
     }
 }
 
-/// Lets in who may call, as a [`crate::keys::Caller`] in the request's extensions.
+/// Lets in who may call, as a [`Caller`] in the request's extensions.
 async fn refuse_strangers(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if access::is_public(&request) {
         return next.run(request).await;
@@ -123,7 +157,8 @@ fn dress(answer: Answer) -> Response {
     response
 }
 
-fn respond(status: StatusCode, body: Vec<u8>) -> Response {
+fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
     let typed = !body.is_empty();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -10,7 +10,6 @@
 //! The store is asked for every request: so a key works from the moment it is printed and stops with its revocation,
 //! whichever process did that. Two processes need nothing from each other but the home.
 
-mod caller;
 mod lifetime;
 mod recorder;
 mod secret;
@@ -27,7 +26,6 @@ use protocol::calls::Scope;
 use protocol::limits::{KEY_EXPIRY_LEEWAY, STORE_READ_WAIT};
 use rusqlite::Connection;
 
-pub use self::caller::Caller;
 pub use self::lifetime::{Lifetime, LifetimeError};
 pub use self::secret::SecretError;
 pub use self::token::{KeyId, NoKeyId, scope, scope_text};
@@ -36,6 +34,7 @@ use self::recorder::Recorder;
 use self::secret::Secret;
 pub(crate) use self::store::TABLE;
 use self::token::{Claims, NoToken};
+use crate::caller::Caller;
 use crate::home::{HomeError, private_home};
 use crate::store::{self as database, StoreError};
 
@@ -207,7 +206,7 @@ impl Keys {
         if store::is_news(known.last_used, now) {
             self.recorder.note(claims.id, now);
         }
-        Ok(Caller { scope: claims.scope, key: Some(claims.id) })
+        Ok(Caller::with_key(&claims.id.to_string(), claims.scope))
     }
 }
 

@@ -38,9 +38,9 @@ fn a_key_is_good_from_its_making_to_its_revocation_wherever_that_happens() {
     let (server, command) = (home.open(), home.open());
     let key = command.make(one("team"), Lifetime::default()).unwrap();
     let caller = server.check(&key.text).unwrap();
-    assert_eq!(caller, Caller { scope: one("team"), key: Some(key.info.id) });
+    assert_eq!(caller, Caller::with_key(&key.info.id.to_string(), one("team")));
     let all = command.make(Scope::All, Lifetime::default()).unwrap();
-    assert_eq!(server.check(&all.text).unwrap().scope, Scope::All);
+    assert!(!server.check(&all.text).unwrap().is_scoped());
     assert_eq!(command.revoke(key.info.id).unwrap(), Revoked::Now);
     assert_eq!(why(server.check(&key.text)), "revoked");
     assert_eq!(command.revoke(key.info.id).unwrap(), Revoked::Before);

@@ -315,6 +315,28 @@ async fn a_store_that_fails_is_our_fault_and_tells_nothing_of_the_host() {
 }
 
 #[tokio::test]
+async fn the_namespace_of_a_key_is_the_callers() {
+    let guarded = Guarded::start().await;
+    let keys = Keys::open(&guarded.home).unwrap();
+    let ask = async |key: &NewKey, namespace: &str| {
+        let params = json!({"namespace": namespace});
+        let call = json!({"jsonrpc": "2.0", "method": "sandbox.metrics.get", "params": params, "id": 1});
+        let headers = [JSON, ("Authorization", key.text.as_str())];
+        guarded.server.request(RPC, &headers, call.to_string().as_bytes()).await
+    };
+    let scoped = keys.make(scope("own").unwrap(), Lifetime::default()).unwrap();
+    assert_eq!(ask(&scoped, "own").await.status, 200);
+    for other in ["other", "*"] {
+        let text = ask(&scoped, other).await.flat(403, 3001);
+        assert!(text.starts_with("Access denied"), "{other}: {text}");
+    }
+    let all = guarded.make();
+    for namespace in ["own", "other", "*"] {
+        assert_eq!(ask(&all, namespace).await.status, 200, "{namespace}");
+    }
+}
+
+#[tokio::test]
 async fn foreign_pages_are_refused_with_and_without_a_key() {
     let guarded = Guarded::start().await;
     let key = guarded.make().text;
