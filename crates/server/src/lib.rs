@@ -8,6 +8,7 @@
 //! envelope a body's calls         rpc      answers         api      checks, converts, delegates, maps errors; one file for each method
 //! repeats  idempotency keys       caller   who asks, and what that reaches
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
+//! keys     who may call                                 store    the database of what outlives the server
 //! ```
 //!
 //! [`Server::open`] puts the whole together on a real machine; tests put [`App`] together with another backend. Nothing
@@ -21,6 +22,7 @@ mod envelope;
 mod home;
 mod host;
 mod http;
+mod keys;
 mod memory;
 mod metrics;
 mod open;
@@ -29,10 +31,17 @@ mod repeats;
 mod rpc;
 mod sandbox;
 mod serve;
+mod store;
 mod stream;
 
 pub use app::{Access, App};
 pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
+pub use http::{HostName, HostNameError};
+pub use keys::{
+    KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
+    SecretError, scope, scope_text,
+};
 pub use open::{OpenError, Programs, Server, Settings};
+pub use store::StoreError;
