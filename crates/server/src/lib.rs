@@ -9,6 +9,7 @@
 //! repeats  idempotency keys       caller   who asks, and what that reaches
 //! api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
+//! keys     who may call                                 store    the database of what outlives the server
 //! ```
 //!
 //! [`Server::open`] puts the whole together on a real machine; tests put [`App`] together with another backend. Nothing
@@ -22,6 +23,7 @@ mod envelope;
 mod home;
 mod host;
 mod http;
+mod keys;
 mod mcp;
 mod memory;
 mod metrics;
@@ -31,10 +33,17 @@ mod repeats;
 mod rpc;
 mod sandbox;
 mod serve;
+mod store;
 mod stream;
 
 pub use app::{Access, App};
 pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
+pub use http::{HostName, HostNameError};
+pub use keys::{
+    KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
+    SecretError, scope, scope_text,
+};
 pub use open::{OpenError, Programs, Server, Settings};
+pub use store::StoreError;

@@ -2,23 +2,28 @@
 //! Routes, who may use them, and bodies of bounded size.
 //!
 //! A web page must not reach a server on its visitor's machine: no CORS headers are ever sent, and a request whose
-//! `Origin` or `Host` is foreign is refused before anything else is looked at.
+//! `Origin` or `Host` is foreign is refused before anything else is looked at. Next comes the key, where one is needed:
+//! whoever has none learns neither which paths there are nor what is wrong with the rest of the request, and no byte of
+//! its body is looked at.
 
 mod access;
 mod body;
+mod host_name;
 mod origin;
 
 use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
+
+pub use self::host_name::{HostName, HostNameError};
 
 use self::body::Received;
 use crate::app::App;
@@ -27,6 +32,8 @@ use crate::mcp::Mcp;
 use crate::repeats::RepeatKey;
 use crate::rpc::{self, Answer};
 
+/// The one path that needs no key.
+const HEALTH: &str = "/api/v1/health";
 /// The header of an idempotency key.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -38,12 +45,13 @@ pub(crate) struct Local(pub(crate) SocketAddr);
 pub(crate) fn router(app: App) -> Router {
     let mcp = Mcp::new(app.clone());
     Router::new()
-        .route("/api/v1/health", get(health))
+        .route(HEALTH, get(health))
         .route("/api/v1/rpc", post(call))
-        .route("/mcp", post(move |app, request| message(mcp.clone(), app, request)))
+        .route("/mcp", post(move |app, caller, request| message(mcp.clone(), app, caller, request)))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(refuse_foreign))
+        .layer(middleware::from_fn_with_state(app.clone(), refuse_strangers))
+        .layer(middleware::from_fn_with_state(app.clone(), refuse_foreign))
         .layer(middleware::from_fn(take_turns))
         .with_state(app)
 }
@@ -52,34 +60,28 @@ async fn health() -> Response {
     respond(StatusCode::OK, &br#"{"message":"Service is healthy"}"#[..])
 }
 
-async fn call(State(app): State<App>, request: Request) -> Response {
-    let checked = let_in(&app, &request).and_then(|caller| Ok((caller, repeat_key(request.headers())?)));
+async fn call(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    let checked = must_be_json(request.headers()).and_then(|()| repeat_key(request.headers()));
     match checked {
-        Ok((caller, key)) => dress(answer(app, caller, key, request).await),
+        Ok(key) => dress(answer(app, caller, key, request).await),
         Err(error) => refuse(error),
     }
 }
 
-async fn message(mcp: Mcp, State(app): State<App>, request: Request) -> Response {
-    let caller = match let_in(&app, &request) {
-        Ok(caller) => caller,
-        Err(error) => return refuse(error),
-    };
+async fn message(
+    mcp: Mcp,
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    if let Err(error) = must_be_json(request.headers()) {
+        return refuse(error);
+    }
     let head = request.headers().clone();
     match body::read(app.memory(), request).await {
         Ok(Received { bytes, busy: _busy }) => mcp.answer(&head, caller, bytes).await,
         Err(error) => refuse(error),
     }
-}
-
-/// Lets a request in whose caller is known and whose body is said to be JSON.
-fn let_in(app: &App, request: &Request) -> Result<Caller, ApiError> {
-    access::check(app.access(), request.headers())?;
-    if !is_json(request.headers()) {
-        let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
-        return Err(ApiError::new(ErrorCode::WrongContentType, text));
-    }
-    Ok(Caller::open())
 }
 
 async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
@@ -130,12 +132,37 @@ async fn take_turns(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn refuse_foreign(request: Request, next: Next) -> Response {
+async fn refuse_foreign(State(app): State<App>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().map(|local| local.0);
-    match origin::check(request.headers(), request.uri(), local) {
+    match origin::check(&request, local, app.allowed_hosts()) {
         Ok(()) => next.run(request).await,
         Err(error) => refuse(error),
     }
+}
+
+/// Lets in who may call, as a [`Caller`] in the request's extensions.
+async fn refuse_strangers(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if access::is_public(&request) {
+        return next.run(request).await;
+    }
+    match access::check(app.access(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => {
+            body::discard(request);
+            refuse(error)
+        }
+    }
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
+    Err(ApiError::new(ErrorCode::WrongContentType, text))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -157,6 +184,9 @@ fn dress(answer: Answer) -> Response {
     let mut response = respond(status, answer.body);
     if code == ErrorCode::NoCapacity {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

@@ -154,7 +154,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let images = Resolver::new(home.path(), Allowed { host: false, rootfs: Vec::new() }).unwrap();
         let host = Host { memory_mib: 4096, cpus: 4 };
-        let mcp = Mcp::new(App::new(Arc::new(Fake::new()), images, host, Access::Keys));
+        let mcp = Mcp::new(App::new(Arc::new(Fake::new()), images, host, Access::Open));
         let caller = Caller::with_key("k", Scope::One(NamespaceName::parse("mine").unwrap()));
         for tool in ["sandbox_start", "sandbox_stop", "sandbox_run_code", "sandbox_get_metrics"] {
             for foreign in ["theirs", "Mine"] {

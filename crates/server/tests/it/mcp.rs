@@ -176,12 +176,31 @@ async fn foreign_pages_and_large_bodies_are_refused_as_everywhere() {
 }
 
 #[tokio::test]
-async fn without_dev_nobody_gets_in() {
-    let server = Server::with(server::Access::Keys, 10).await;
+async fn a_key_is_needed_and_reaches_its_own_namespace() {
+    let base = tempfile::tempdir().unwrap();
+    let home = base.path().join("home");
+    let server = Server::with_keys(&home).await;
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     server.request("POST /mcp", &[JSON, ACCEPT], ping).await.flat(401, 1001);
-    let key = ("Authorization", "Bearer msb_x.y.z");
-    server.request("POST /mcp", &[JSON, ACCEPT, key], ping).await.flat(401, 1004);
+    let wrong = ("Authorization", "Bearer msb_x.y.z");
+    server.request("POST /mcp", &[JSON, ACCEPT, wrong], ping).await.flat(401, 1004);
+    let key = server::Keys::open(&home).unwrap();
+    let key = key.make(server::scope("mine").unwrap(), server::Lifetime::default()).unwrap();
+    let bearer = format!("Bearer {}", key.text);
+    let headers = [JSON, ACCEPT, ("Authorization", bearer.as_str())];
+    assert_eq!(server.request("POST /mcp", &headers, ping).await.status, 200);
+    for (namespace, is_error) in [("mine", false), ("theirs", true), ("*", true)] {
+        let params = json!({"name": "sandbox_get_metrics", "arguments": {"namespace": namespace}});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let answer = server.request("POST /mcp", &headers, call.as_bytes()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["result"]["isError"]),
+            (200, &json!(is_error)),
+            "{answer:?}"
+        );
+        assert_eq!(answer.text.contains("Access denied: this key is for another namespace"), is_error);
+        assert!(!answer.text.contains(&key.text), "{answer:?}");
+    }
 }
 
 #[tokio::test]
