@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most calls in one JSON-RPC batch.
 pub const BATCH_CALLS_MAX: usize = 100;
+/// Most characters of a name that nobody knows which an error repeats.
+pub const UNKNOWN_NAME_CHARS_MAX: usize = 64;
 /// Longest name of a sandbox or namespace, in characters.
 pub const NAME_CHARS_MAX: usize = 63;
 
