@@ -13,6 +13,7 @@ mod keys;
 mod lifecycle;
 mod metrics;
 mod repeats;
+mod scopes;
 mod shutdown;
 
 /// A file that is not in the list above would never be compiled, and its tests never run.
