@@ -21,12 +21,16 @@ pub enum ErrorCode {
     BadParameters,
     /// The path exists, but not for this HTTP method.
     WrongHttpMethod,
+    /// The body took too long to arrive.
+    BodyTooSlow,
     /// The body is larger than is read.
     BodyTooLarge,
-    /// The body is not declared as JSON.
+    /// The body is not declared as JSON, or is compressed.
     WrongContentType,
     /// The body is JSON, but no call.
     NotACall,
+    /// An idempotency key that was used with another call before.
+    KeyReused,
     /// A foreign origin, a foreign host name, or another tenant's namespace.
     Forbidden,
     /// No sandbox, image or path of that name.
@@ -45,16 +49,18 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code there is.
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 18] = [
         ErrorCode::InvalidEnvelope,
         ErrorCode::UnknownMethod,
         ErrorCode::NoCredential,
         ErrorCode::BadCredential,
         ErrorCode::BadParameters,
         ErrorCode::WrongHttpMethod,
+        ErrorCode::BodyTooSlow,
         ErrorCode::BodyTooLarge,
         ErrorCode::WrongContentType,
         ErrorCode::NotACall,
+        ErrorCode::KeyReused,
         ErrorCode::Forbidden,
         ErrorCode::NotFound,
         ErrorCode::NotRunning,
@@ -64,25 +70,29 @@ impl ErrorCode {
         ErrorCode::StartDeadline,
     ];
 
-    /// Returns the number that the body carries and the HTTP status of the answer.
-    fn row(self) -> (i32, u16) {
+    /// Returns the row of the table: the number that the body carries, the HTTP status of the answer, what it means.
+    fn row(self) -> (i32, u16, &'static str) {
         match self {
-            ErrorCode::InvalidEnvelope => (-32600, 400),
-            ErrorCode::UnknownMethod => (-32601, 404),
-            ErrorCode::NoCredential => (1001, 401),
-            ErrorCode::BadCredential => (1004, 401),
-            ErrorCode::BadParameters => (2001, 400),
-            ErrorCode::WrongHttpMethod => (2001, 405),
-            ErrorCode::BodyTooLarge => (2001, 413),
-            ErrorCode::WrongContentType => (2001, 415),
-            ErrorCode::NotACall => (2001, 422),
-            ErrorCode::Forbidden => (3001, 403),
-            ErrorCode::NotFound => (4001, 404),
-            ErrorCode::NotRunning => (4009, 409),
-            ErrorCode::NoCapacity => (4290, 429),
-            ErrorCode::Store => (5001, 500),
-            ErrorCode::Failed => (5002, 500),
-            ErrorCode::StartDeadline => (5004, 504),
+            ErrorCode::InvalidEnvelope => (-32600, 400, "The request is no JSON-RPC 2.0"),
+            ErrorCode::UnknownMethod => (-32601, 404, "There is no such method"),
+            ErrorCode::NoCredential => (1001, 401, "A key is needed"),
+            ErrorCode::BadCredential => (1004, 401, "The key is not valid, or not any more"),
+            ErrorCode::BadParameters => {
+                (2001, 400, "The request, a parameter, a name or a limit breaks a rule")
+            }
+            ErrorCode::WrongHttpMethod => (2001, 405, "The path does not take this HTTP method"),
+            ErrorCode::BodyTooSlow => (2001, 408, "The body did not arrive in time"),
+            ErrorCode::BodyTooLarge => (2001, 413, "The body is larger than is read"),
+            ErrorCode::WrongContentType => (2001, 415, "The body is not sent as plain JSON"),
+            ErrorCode::NotACall => (2001, 422, "The body is JSON, but no call"),
+            ErrorCode::KeyReused => (2001, 422, "The idempotency key belongs to another call"),
+            ErrorCode::Forbidden => (3001, 403, "Not for this caller, or not from there"),
+            ErrorCode::NotFound => (4001, 404, "There is no such sandbox, image or path"),
+            ErrorCode::NotRunning => (4009, 409, "The sandbox is known, but does not run"),
+            ErrorCode::NoCapacity => (4290, 429, "The server or its machine is full"),
+            ErrorCode::Store => (5001, 500, "The server's own records cannot be used"),
+            ErrorCode::Failed => (5002, 500, "The call failed, or something unexpected happened"),
+            ErrorCode::StartDeadline => (5004, 504, "The sandbox was not up in time"),
         }
     }
 
@@ -94,6 +104,11 @@ impl ErrorCode {
     /// Returns the HTTP status of an answer with this error.
     pub fn http_status(self) -> u16 {
         self.row().1
+    }
+
+    /// Returns what it means, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        self.row().2
     }
 
     /// Says whether the error concerns the JSON-RPC envelope itself, and so is always JSON-RPC shaped.
@@ -160,8 +175,10 @@ mod tests {
             (1004, 401),
             (2001, 400),
             (2001, 405),
+            (2001, 408),
             (2001, 413),
             (2001, 415),
+            (2001, 422),
             (2001, 422),
             (3001, 403),
             (4001, 404),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The words on both wires of microsandbox.
 //!
-//! - between a client and the server: [`calls`] (the whole API in one type), [`errors`], [`names`];
+//! - between a client and the server: [`calls`] (the whole API in one table), [`openrpc`] (its description), [`errors`],
+//!   [`names`], [`json`];
 //! - between the server and an agent: [`agent`] (frames and messages), [`config`] (what an agent is told once);
 //! - and [`limits`], every bound that either side keeps.
 //!
@@ -11,6 +12,10 @@ pub mod agent;
 pub mod calls;
 pub mod config;
 pub mod errors;
+pub mod json;
 pub mod limits;
 pub mod names;
+pub mod openrpc;
 mod params;
+mod requests;
+mod results;

@@ -94,10 +94,44 @@ pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Most entries of a writable layer that are counted for its size.
 pub const DISK_SCAN_ENTRIES_MAX: usize = 1_000_000;
 
-/// Most HTTP connections that are served at once; further ones wait to be accepted.
+/// Most HTTP connections that are open at once; for one more, one that waits for its client is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+/// Share of the process's file descriptors that HTTP connections may use, as a divisor.
+pub const HTTP_CONNECTIONS_SHARE: usize = 4;
+/// Largest head of a request, and largest piece of a body read at once, in bytes; a larger head is answered with 431.
+pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most header lines of a request; more are answered with 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
 /// How long a connection may take to send the head of its next request, idle time included.
 pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(120);
+/// How long an answer may make no progress before its connection is closed.
+pub const HTTP_STALL_WAIT: Duration = Duration::from_secs(30);
+/// How long a client may take for a whole answer.
+pub const HTTP_ANSWER_WAIT: Duration = Duration::from_secs(300);
+/// Bytes of a body or output that need no share of the server's memory for such.
+pub const MEMORY_SHARE_FREE_BYTES: usize = 64 * 1024;
+/// Steps in which such a share grows, in bytes.
+pub const MEMORY_SHARE_STEP_BYTES: usize = 256 * 1024;
+/// Most bytes of large request bodies that the server holds at once, of all clients together.
+pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most bytes of large outputs that the server collects at once, of all calls together.
+pub const OUTPUTS_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// What a line of output costs beside its bytes, in bytes.
+pub const OUTPUT_LINE_BYTES: usize = 64;
+/// Most bytes of large answers that the server holds at once until their clients have taken them.
+pub const ANSWERS_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most bytes that JSON makes of one byte of output.
+pub const JSON_BYTES_PER_BYTE: usize = 6;
+/// How long a large answer waits for room.
+pub const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(30);
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Most idempotency keys that are remembered for one caller; of those whose call has ended the oldest go first.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 1024;
+/// Most bytes of answers that are remembered for one caller.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long an answer is remembered for its idempotency key.
+pub const IDEMPOTENCY_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the body of a request may take to arrive.
 pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(60);
 /// Most bytes of a body that is too large which are read and thrown away, so that its sender gets to see the answer.

@@ -3,14 +3,21 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+
 use crate::limits::NAME_CHARS_MAX;
 
+/// The rule as a regular expression, for readers of schemas.
+const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$";
+
 /// A checked name of a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+#[schemars(extend("pattern" = PATTERN))]
 pub struct SandboxName(String);
 
 /// A checked name of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+#[schemars(extend("pattern" = PATTERN))]
 pub struct NamespaceName(String);
 
 /// Why a text is no name; the texts are those that published clients show.

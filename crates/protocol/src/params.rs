@@ -58,15 +58,22 @@ pub enum ParamsError {
 /// The parameters of one call, or of one object in them.
 #[derive(Debug)]
 pub(crate) struct Params<'a> {
-    map: &'a Map<String, Value>,
+    /// Nothing when the client sent no parameters.
+    map: Option<&'a Map<String, Value>>,
     prefix: &'static str,
 }
 
 impl<'a> Params<'a> {
-    /// Takes the parameters, which must be an object; `otherwise` is the text of the error when they are none.
-    pub(crate) fn object(value: &'a Value, otherwise: &'static str) -> Result<Params<'a>, ParamsError> {
-        let map = value.as_object().ok_or(ParamsError::NoObject(otherwise))?;
-        Ok(Params { map, prefix: "" })
+    /// Takes the parameters, which must be an object; `otherwise` is the text of the error when they are none, and
+    /// nothing where they may be left out.
+    pub(crate) fn object(
+        value: &'a Value,
+        otherwise: Option<&'static str>,
+    ) -> Result<Params<'a>, ParamsError> {
+        match (value.as_object(), otherwise) {
+            (None, Some(text)) => Err(ParamsError::NoObject(text)),
+            (map, _) => Ok(Params { map, prefix: "" }),
+        }
     }
 
     /// Returns the parameter's name as an error calls it.
@@ -75,7 +82,7 @@ impl<'a> Params<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        self.map?.get(key).filter(|value| !value.is_null())
     }
 
     fn wrong(&self, key: &str, allowed: impl Into<String>, found: impl Into<String>) -> ParamsError {
@@ -103,7 +110,7 @@ impl<'a> Params<'a> {
     pub(crate) fn optional_object(&self, key: &'static str) -> Result<Option<Params<'a>>, ParamsError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.wrong(key, "an object", describe(value)))?;
-        Ok(Some(Params { map, prefix: "config." }))
+        Ok(Some(Params { map: Some(map), prefix: "config." }))
     }
 
     /// Reads a whole number between two bounds.

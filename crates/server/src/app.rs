@@ -9,6 +9,8 @@ use runtime::Backend;
 use tokio::sync::Semaphore;
 
 use crate::host::Host;
+use crate::memory::Memory;
+use crate::repeats::Repeats;
 use crate::sandbox::Registry;
 
 /// Whether callers must show who they are.
@@ -33,6 +35,8 @@ struct Shared {
     host: Host,
     access: Access,
     disk_scans: Arc<Semaphore>,
+    memory: Memory,
+    repeats: Repeats,
 }
 
 impl App {
@@ -51,7 +55,17 @@ impl App {
     ) -> App {
         let registry = Registry::new(backend, sandboxes_max);
         let disk_scans = Arc::new(Semaphore::new(DISK_SCANS_MAX));
-        App { shared: Arc::new(Shared { registry, images, host, access, disk_scans }) }
+        App {
+            shared: Arc::new(Shared {
+                registry,
+                images,
+                host,
+                access,
+                disk_scans,
+                memory: Memory::new(),
+                repeats: Repeats::default(),
+            }),
+        }
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -72,5 +86,14 @@ impl App {
 
     pub(crate) fn disk_scans(&self) -> &Arc<Semaphore> {
         &self.shared.disk_scans
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
+    /// Returns the answers that are kept for idempotency keys.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.shared.repeats
     }
 }

@@ -4,8 +4,9 @@
 //! The path of one request, each room doing one thing:
 //!
 //! ```text
-//! serve    connections            http     routes, origins, access, bounded body
+//! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
 //! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! repeats  idempotency keys       caller   who asks, and what that reaches
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! ```
 //!
@@ -14,17 +15,23 @@
 
 mod api;
 mod app;
+mod caller;
+mod connections;
 mod home;
 mod host;
 mod http;
+mod memory;
 mod metrics;
 mod open;
 mod output;
+mod repeats;
 mod rpc;
 mod sandbox;
 mod serve;
+mod stream;
 
 pub use app::{Access, App};
+pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
 pub use open::{OpenError, Programs, Server, Settings};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use image::{Allowed, ImageName, ResolveError, Resolver};
 use runtime::container::{self, ContainerBackend};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::app::{Access, App};
@@ -73,6 +74,7 @@ impl Server {
     /// [`OpenError`], saying which part failed.
     pub fn open(settings: Settings) -> Result<Server, OpenError> {
         let home = Home::take(&settings.home)?;
+        use_all_descriptors();
         let host = Host::read().map_err(OpenError::Machine)?;
         let Programs { jail, agent } = settings.programs;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
@@ -90,5 +92,14 @@ impl Server {
     /// Serves until `shutdown` is done and every sandbox is gone.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.app.serve(listener, shutdown).await;
+    }
+}
+
+/// Takes as many file descriptors as the system lets us have: the usual limit is meant for programs that use `select`.
+fn use_all_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -8,7 +8,11 @@
 
 use protocol::agent::Channel;
 use protocol::calls::{OutputLine, Stream};
-use protocol::limits::{OUTPUT_BYTES_MAX, OUTPUT_LINES_MAX, OUTPUT_RESERVE_SHARE};
+use protocol::limits::{
+    JSON_BYTES_PER_BYTE, OUTPUT_BYTES_MAX, OUTPUT_LINE_BYTES, OUTPUT_LINES_MAX, OUTPUT_RESERVE_SHARE,
+};
+
+use crate::memory::{Memory, Share};
 
 /// How much of a call's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +21,17 @@ pub(crate) struct Bounds {
     pub(crate) lines: usize,
 }
 
+/// The room for the output of all calls of one request.
+#[derive(Debug)]
+pub(crate) struct Room {
+    bounds: Bounds,
+    share: Share,
+}
+
 /// The output of one call.
 #[derive(Debug)]
-pub(crate) struct Transcript {
+pub(crate) struct Transcript<'a> {
+    share: &'a mut Share,
     foreground: Lines,
     background: Lines,
 }
@@ -35,6 +47,8 @@ pub(crate) struct Printed {
 #[derive(Debug)]
 struct Lines {
     bounds: Bounds,
+    /// Whether something was left out because the server had no memory for it.
+    no_memory: bool,
     done: Vec<OutputLine>,
     stdout: Partial,
     stderr: Partial,
@@ -58,19 +72,36 @@ impl Bounds {
     }
 }
 
-impl Transcript {
-    pub(crate) fn new(bounds: Bounds) -> Transcript {
-        Transcript { foreground: Lines::new(bounds), background: Lines::new(bounds) }
+impl Room {
+    /// Returns the room of a request with so many calls.
+    pub(crate) fn shared_by(calls: usize, memory: &Memory) -> Room {
+        Room { bounds: Bounds::shared_by(calls), share: memory.output() }
+    }
+
+    /// Returns how large an answer with the output so far can be, in bytes.
+    pub(crate) fn answer_bytes_max(&self) -> usize {
+        self.share.used().saturating_mul(JSON_BYTES_PER_BYTE)
+    }
+}
+
+impl Transcript<'_> {
+    pub(crate) fn new(room: &mut Room) -> Transcript<'_> {
+        let Room { bounds, share } = room;
+        Transcript { share, foreground: Lines::new(*bounds), background: Lines::new(*bounds) }
     }
 
     /// Takes some bytes.
     pub(crate) fn take(&mut self, channel: Channel, bytes: &[u8]) {
-        match channel {
-            Channel::Stdout => self.foreground.take(Stream::Stdout, bytes),
-            Channel::Stderr => self.foreground.take(Stream::Stderr, bytes),
-            Channel::BackgroundStdout => self.background.take(Stream::Stdout, bytes),
-            Channel::BackgroundStderr => self.background.take(Stream::Stderr, bytes),
+        let (lines, stream) = match channel {
+            Channel::Stdout => (&mut self.foreground, Stream::Stdout),
+            Channel::Stderr => (&mut self.foreground, Stream::Stderr),
+            Channel::BackgroundStdout => (&mut self.background, Stream::Stdout),
+            Channel::BackgroundStderr => (&mut self.background, Stream::Stderr),
+        };
+        if lines.takes(stream) && !self.share.take(cost(bytes)) {
+            lines.leave_out_for_memory(stream);
         }
+        lines.take(stream, bytes);
     }
 
     /// Completes what is incomplete and returns the lines.
@@ -93,15 +124,27 @@ impl Printed {
     }
 }
 
+/// Returns what a piece of output costs, in bytes.
+fn cost(bytes: &[u8]) -> usize {
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    bytes.len() + lines * OUTPUT_LINE_BYTES
+}
+
 impl Lines {
     fn new(bounds: Bounds) -> Lines {
-        Lines { bounds, done: Vec::new(), stdout: Partial::default(), stderr: Partial::default() }
+        Lines {
+            bounds,
+            no_memory: false,
+            done: Vec::new(),
+            stdout: Partial::default(),
+            stderr: Partial::default(),
+        }
     }
 
     fn take(&mut self, stream: Stream, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let length = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
-            let room = self.room(stream);
+            let room = if self.no_memory { 0 } else { self.room(stream) };
             let partial = self.partial(stream);
             if partial.left_out > 0 || room == 0 {
                 partial.left_out += bytes.len() as u64;
@@ -118,6 +161,16 @@ impl Lines {
             }
             bytes = rest;
         }
+    }
+
+    /// Says whether a stream takes anything still.
+    fn takes(&mut self, stream: Stream) -> bool {
+        self.partial(stream).left_out == 0 && !self.no_memory
+    }
+
+    fn leave_out_for_memory(&mut self, stream: Stream) {
+        self.no_memory = true;
+        tracing::warn!(?stream, "output is cut: the server collects as much as it may");
     }
 
     /// Returns how many bytes more a stream may take.
@@ -164,9 +217,12 @@ impl Lines {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let left_out = self.partial(stream).left_out;
             if left_out > 0 {
-                let text = format!(
-                    "[{left_out} bytes left out: one answer carries at most {bytes} bytes and {lines} lines of output]"
-                );
+                let why = if self.no_memory {
+                    "the server collects as much output as it may, try again later".to_owned()
+                } else {
+                    format!("one answer carries at most {bytes} bytes and {lines} lines of output")
+                };
+                let text = format!("[{left_out} bytes left out: {why}]");
                 self.done.push(OutputLine { stream, text });
             }
         }
@@ -178,13 +234,15 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use protocol::limits::{MEMORY_SHARE_FREE_BYTES, OUTPUTS_BYTES_MAX};
 
     use super::*;
 
     const WIDE: Bounds = Bounds { bytes: 1 << 20, lines: 1 << 16 };
 
     fn printed(chunks: &[(Channel, &[u8])], bounds: Bounds) -> Printed {
-        let mut transcript = Transcript::new(bounds);
+        let mut room = Room { bounds, share: Memory::new().output() };
+        let mut transcript = Transcript::new(&mut room);
         for (channel, bytes) in chunks {
             transcript.take(*channel, bytes);
         }
@@ -245,6 +303,24 @@ mod tests {
         assert!(printed.output[62].text.starts_with("[38 bytes left out"));
     }
 
+    #[test]
+    fn a_server_without_memory_for_more_says_so_and_keeps_what_it_has() {
+        let memory = Memory::new();
+        let mut hog = memory.output();
+        assert!(hog.take(OUTPUTS_BYTES_MAX));
+        let mut room = Room { bounds: Bounds::shared_by(1), share: memory.output() };
+        let mut transcript = Transcript::new(&mut room);
+        transcript.take(Channel::Stdout, b"first\n");
+        transcript.take(Channel::Stdout, &[b'x'; MEMORY_SHARE_FREE_BYTES]);
+        transcript.take(Channel::Stderr, b"late\n");
+        let printed = transcript.finish();
+        assert!(printed.truncated);
+        let texts = texts(&printed.output);
+        assert_eq!(texts[0], (Stream::Stdout, "first"));
+        assert!(texts[1].1.starts_with("[65536 bytes left out: the server"), "{texts:?}");
+        assert!(texts[2].1.starts_with("[5 bytes left out: the server"), "{texts:?}");
+    }
+
     proptest! {
         #[test]
         fn chunking_changes_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 1_usize..20) {
@@ -264,7 +340,8 @@ mod tests {
         #[test]
         fn bounds_are_kept(sizes in proptest::collection::vec((any::<bool>(), 0_usize..200, 1_usize..30), 0..30)) {
             let bounds = Bounds { bytes: 1024, lines: 64 };
-            let mut transcript = Transcript::new(bounds);
+            let mut room = Room { bounds, share: Memory::new().output() };
+            let mut transcript = Transcript::new(&mut room);
             let mut sent = 0_u64;
             for (err, size, line) in sizes {
                 let channel = if err { Channel::Stderr } else { Channel::Stdout };

@@ -4,172 +4,230 @@
 //! A single call answers most errors with a flat body, `{"error": text, "code": number}`, and with the HTTP status of the
 //! error; errors of the envelope itself, and every error in a batch, have the shape of JSON-RPC. A single call without
 //! `id` is answered in full, without an `id`; in a batch it is silent.
+//!
+//! An `id` is never looked into: it is sent back as the text that came. Parameters are parsed when their call's turn comes
+//! and are gone before it is carried out, so that what a body says too much is not held while a call takes its time.
 
-use protocol::calls::{METHODS, ParseError, parse};
+use axum::body::Bytes;
+use protocol::calls::{Call, Outcome};
 use protocol::errors::{ApiError, ErrorCode};
+use protocol::json;
 use protocol::limits::BATCH_CALLS_MAX;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::api::{self, Outcome};
+use crate::api;
 use crate::app::App;
-use crate::output::Bounds;
+use crate::caller::Caller;
+use crate::memory::Held;
+use crate::output::Room;
+
+/// The only version of JSON-RPC that is spoken.
+const VERSION: &str = "2.0";
 
 /// An answer without its HTTP clothes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// `None` when it went well.
     pub(crate) error: Option<ErrorCode>,
     /// The JSON text; empty when there is nothing to say.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
-/// One call as it came.
-struct Envelope<'a> {
-    method: &'a str,
-    params: &'a Value,
-    id: Option<&'a Value>,
+/// The members of a call as they came.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
 }
 
-/// One reply of a batch.
+/// One reply.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Reply<'a> {
-    Success(Success<'a>),
-    Error(Value),
+    Success {
+        jsonrpc: &'static str,
+        result: Outcome,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
+    Error {
+        jsonrpc: &'static str,
+        error: ErrorObject,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
 }
 
+/// An error in the shape of JSON-RPC.
 #[derive(Serialize)]
-struct Success<'a> {
-    jsonrpc: &'static str,
-    result: Outcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+struct ErrorObject {
+    code: i32,
+    message: String,
+    data: Map<String, Value>,
 }
 
-/// Carries out what a body asks for.
-pub(crate) async fn answer(app: &App, body: &[u8]) -> Answer {
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(calls)) => answer_batch(app, &calls).await,
-        Ok(call) => answer_single(app, &call).await,
-        Err(error) => {
-            let text = format!("The body is not valid JSON: {error}");
-            flat(ApiError::new(ErrorCode::BadParameters, text))
-        }
+/// Carries out what a body asks for, for a caller.
+pub(crate) async fn answer(app: &App, caller: &Caller, body: &[u8]) -> Answer {
+    let body = match std::str::from_utf8(body) {
+        Ok(body) => body,
+        Err(error) => return flat(not_json(&error)),
+    };
+    match serde_json::from_str::<&RawValue>(body) {
+        Ok(raw) if raw.get().starts_with('[') => answer_batch(app, caller, raw.get()).await,
+        Ok(raw) => answer_single(app, caller, raw.get()).await,
+        Err(error) => flat(not_json(&error)),
     }
 }
 
 /// Returns an error as a flat body, and writes it to the log if it is ours.
 pub(crate) fn flat(error: ApiError) -> Answer {
-    let request_id = note(&error);
-    let mut body = additions(&error, &request_id);
+    let mut body = additions(&error);
     body.insert("error".to_owned(), error.message.into());
     body.insert("code".to_owned(), error.code.number().into());
-    Answer { error: Some(error.code), body: Value::Object(body).to_string().into_bytes() }
+    Answer { error: Some(error.code), body: json_text(&body).into() }
 }
 
-async fn answer_single(app: &App, call: &Value) -> Answer {
-    let id = call.get("id").filter(|id| !id.is_null());
-    let result = match Envelope::read(call) {
-        Ok(envelope) => envelope.perform(app, Bounds::shared_by(1)).await,
-        Err(error) => Err(error),
+async fn answer_single(app: &App, caller: &Caller, text: &str) -> Answer {
+    let members = match Members::read(text) {
+        Ok(members) => members,
+        Err(error) => return flat(error),
     };
-    match result {
-        Ok(result) => Answer { error: None, body: json_text(&Success { jsonrpc: "2.0", result, id }) },
+    let id = members.id.filter(|id| id.get() != "null");
+    let mut room = Room::shared_by(1, app.memory());
+    match members.perform(app, caller, &mut room).await {
+        Ok(result) => success(app, &room, &Reply::Success { jsonrpc: VERSION, result, id }).await,
         Err(error) if error.code.concerns_envelope() => {
             let code = error.code;
-            Answer { error: Some(code), body: json_text(&json_rpc_error(error, id)) }
+            Answer { error: Some(code), body: json_text(&Reply::error(error, id)).into() }
         }
         Err(error) => flat(error),
     }
 }
 
 /// Carries out the calls of a batch one after the other, so that a later one can build on an earlier one.
-async fn answer_batch(app: &App, calls: &[Value]) -> Answer {
+async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
+    let calls: Vec<&RawValue> = match serde_json::from_str(text) {
+        Ok(calls) => calls,
+        Err(error) => return flat(not_json(&error)),
+    };
     if calls.is_empty() || calls.len() > BATCH_CALLS_MAX {
         let text = format!("A batch has 1 to {BATCH_CALLS_MAX} calls, not {}", calls.len());
         let error = ApiError::new(ErrorCode::InvalidEnvelope, text);
-        let body = json_text(&json_rpc_error(error, Some(&Value::Null)));
+        let body = json_text(&Reply::error(error, Some(RawValue::NULL))).into();
         return Answer { error: Some(ErrorCode::InvalidEnvelope), body };
     }
-    let bounds = Bounds::shared_by(calls.len());
+    let mut room = Room::shared_by(calls.len(), app.memory());
     let mut replies = Vec::new();
     for call in calls {
-        let envelope = match Envelope::read(call) {
-            Ok(envelope) => envelope,
-            Err(mut error) => {
-                error.code = ErrorCode::InvalidEnvelope;
-                let id = call.get("id").unwrap_or(&Value::Null);
-                replies.push(Reply::Error(json_rpc_error(error, Some(id))));
+        let members = match Members::read(call.get()) {
+            Ok(members) => members,
+            Err(error) => {
+                replies.push(Reply::error(envelope(error), Some(RawValue::NULL)));
                 continue;
             }
         };
-        let result = envelope.perform(app, bounds).await;
-        match (envelope.id, result) {
-            (Some(id), Ok(result)) => {
-                replies.push(Reply::Success(Success { jsonrpc: "2.0", result, id: Some(id) }));
+        match (members.id, members.perform(app, caller, &mut room).await) {
+            (Some(_), Ok(result)) => {
+                replies.push(Reply::Success { jsonrpc: VERSION, result, id: members.id })
             }
-            (Some(id), Err(error)) => replies.push(Reply::Error(json_rpc_error(error, Some(id)))),
+            (id, Err(error)) if error.code == ErrorCode::NotACall => {
+                replies.push(Reply::error(envelope(error), id.or(Some(RawValue::NULL))));
+            }
+            (Some(_), Err(error)) => replies.push(Reply::error(error, members.id)),
             (None, Ok(_)) => {}
             (None, Err(error)) => drop(note(&error)),
         }
     }
-    let body = if replies.is_empty() { Vec::new() } else { json_text(&replies) };
-    Answer { error: None, body }
+    if replies.is_empty() {
+        return Answer { error: None, body: Bytes::new() };
+    }
+    success(app, &room, &replies).await
 }
 
-impl<'a> Envelope<'a> {
-    fn read(call: &'a Value) -> Result<Envelope<'a>, ApiError> {
+/// Writes an answer once there is room for it: a large one is held until its client has taken it.
+async fn success(app: &App, room: &Room, replies: &impl Serialize) -> Answer {
+    match app.memory().answer(room.answer_bytes_max()).await {
+        Ok(held) => Answer { error: None, body: Bytes::from_owner(Held::new(json_text(replies), held)) },
+        Err(error) => flat(error),
+    }
+}
+
+impl<'a> Members<'a> {
+    fn read(text: &'a str) -> Result<Members<'a>, ApiError> {
+        if !text.starts_with('{') {
+            let text = "A call must be a JSON object with the members jsonrpc, method, params and id";
+            return Err(ApiError::new(ErrorCode::NotACall, text));
+        }
+        serde_json::from_str(text).map_err(|error| not_json(&error))
+    }
+
+    async fn perform(&self, app: &App, caller: &Caller, room: &mut Room) -> Result<Outcome, ApiError> {
+        let call = self.parse(caller)?;
+        api::perform(app, call, room).await
+    }
+
+    fn parse(&self, caller: &Caller) -> Result<Call, ApiError> {
         let not_a_call = |text: &str| ApiError::new(ErrorCode::NotACall, text);
-        let members = call.as_object().ok_or_else(|| {
-            not_a_call("A call must be a JSON object with the members jsonrpc, method, params and id")
-        })?;
-        let version = members.get("jsonrpc").and_then(Value::as_str).ok_or_else(|| {
+        let version = self.jsonrpc.and_then(text).ok_or_else(|| {
             not_a_call("A call must have the member 'jsonrpc', and it must be the string \"2.0\"")
         })?;
-        let method = members
-            .get("method")
-            .and_then(Value::as_str)
+        let method = self
+            .method
+            .and_then(text)
             .ok_or_else(|| not_a_call("A call must have the member 'method', and it must be a string"))?;
-        if version != "2.0" {
+        if version != VERSION {
             let text = "Invalid or missing jsonrpc version field";
             return Err(ApiError::new(ErrorCode::InvalidEnvelope, text).remedy("send \"jsonrpc\": \"2.0\""));
         }
-        Ok(Envelope { method, params: members.get("params").unwrap_or(&Value::Null), id: members.get("id") })
-    }
-
-    async fn perform(&self, app: &App, bounds: Bounds) -> Result<Outcome, ApiError> {
-        let call = parse(self.method, self.params).map_err(|error| {
-            let text = error.to_string();
-            match error {
-                ParseError::Method(_) => ApiError::new(ErrorCode::UnknownMethod, text)
-                    .remedy(format!("the methods are {}", METHODS.join(", "))),
-                ParseError::Params(_) | ParseError::Name(_) | ParseError::Wildcard(_) => {
-                    ApiError::new(ErrorCode::BadParameters, text)
-                }
-            }
-        })?;
-        api::perform(app, call, bounds).await
+        let params = self.params.map_or(Ok(Value::Null), |params| json::read(params.get()));
+        api::read(caller, &method, &params.map_err(|error| not_json(&error))?)
     }
 }
 
-fn json_rpc_error(error: ApiError, id: Option<&Value>) -> Value {
-    let request_id = note(&error);
-    let data = additions(&error, &request_id);
-    let mut body = json!({
-        "jsonrpc": "2.0",
-        "error": {"code": error.code.number(), "message": error.message, "data": data},
-    });
-    if let Some(id) = id {
-        body["id"] = id.clone();
+impl<'a> Reply<'a> {
+    fn error(error: ApiError, id: Option<&'a RawValue>) -> Reply<'a> {
+        let data = additions(&error);
+        Reply::Error {
+            jsonrpc: VERSION,
+            error: ErrorObject { code: error.code.number(), message: error.message, data },
+            id,
+        }
     }
-    body
+}
+
+/// Reads a member that is there, also when it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn not_json(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorCode::BadParameters, format!("The body is not valid JSON: {error}"))
+}
+
+/// In a batch, what is no call is an error of the envelope.
+fn envelope(mut error: ApiError) -> ApiError {
+    error.code = ErrorCode::InvalidEnvelope;
+    error
 }
 
 /// Returns what an error carries beside its code and text.
-fn additions(error: &ApiError, request_id: &str) -> Map<String, Value> {
+///
+/// The request id is given here, so every error that is sent is in the log too.
+pub(crate) fn additions(error: &ApiError) -> Map<String, Value> {
     let mut members = error.data.clone();
-    members.insert("request_id".to_owned(), request_id.into());
+    members.insert("request_id".to_owned(), note(error).into());
     for (key, value) in [("cause", &error.cause), ("remedy", &error.remedy)] {
         if let Some(value) = value {
             members.insert(key.to_owned(), value.as_str().into());
@@ -193,9 +251,11 @@ fn note(error: &ApiError) -> String {
         | ErrorCode::BadCredential
         | ErrorCode::BadParameters
         | ErrorCode::WrongHttpMethod
+        | ErrorCode::BodyTooSlow
         | ErrorCode::BodyTooLarge
         | ErrorCode::WrongContentType
         | ErrorCode::NotACall
+        | ErrorCode::KeyReused
         | ErrorCode::Forbidden
         | ErrorCode::NotFound
         | ErrorCode::NotRunning => tracing::debug!(request_id, code, cause, "{}", error.message),

@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections: accepted up to a bound, served, and closed when the server ends.
 
+use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use protocol::limits::{HTTP_ACCEPT_RETRY_WAIT, HTTP_CLOSE_WAIT, HTTP_CONNECTIONS_MAX, HTTP_HEAD_WAIT};
+use protocol::limits::{
+    HTTP_ACCEPT_RETRY_WAIT, HTTP_CLOSE_WAIT, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_SHARE,
+    HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX,
+};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::App;
+use crate::connections::{Connection, Connections, Presence};
 use crate::http::{self, Local};
 use crate::metrics;
+use crate::stream::ImpatientStream;
 
 impl App {
     /// Serves a listener until `shutdown` is done; then stops every sandbox, and returns when nothing is left of them.
@@ -44,27 +54,33 @@ impl App {
         mut shutdown: Pin<&mut impl Future<Output = ()>>,
     ) {
         let router = http::router(self.clone());
-        let room = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+        let open = Connections::new(connections_max());
         loop {
-            let (stream, permit) = tokio::select! {
+            let (stream, connection) = tokio::select! {
                 biased;
                 () = &mut shutdown => return,
-                accepted = accept(listener, &room) => accepted,
+                accepted = accept(listener, &open) => accepted,
                 Some(_) = connections.join_next() => continue,
             };
             let Ok(local) = stream.local_addr() else { continue };
-            let router = router.clone().layer(Extension(Local(local)));
-            connections.spawn(serve_connection(stream, router, closing.subscribe(), permit));
+            let service = Service { router: router.clone(), local, presence: connection.presence() };
+            connections.spawn(serve_connection(stream, service, closing.subscribe(), connection));
         }
     }
 }
 
-/// Accepts a connection, as soon as there is room for one more.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    let permit = Arc::clone(room).acquire_owned().await.expect("this semaphore is never closed");
+/// Returns how many connections may be open, so that descriptors are left for sandboxes.
+fn connections_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (descriptors / HTTP_CONNECTIONS_SHARE).clamp(1, HTTP_CONNECTIONS_MAX)
+}
+
+/// Accepts a connection, and makes room for it.
+async fn accept(listener: &TcpListener, open: &Connections) -> (TcpStream, Connection) {
     loop {
         match listener.accept().await.and_then(prepare) {
-            Ok(stream) => return (stream, permit),
+            Ok(stream) => return (stream, open.admit().await),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(HTTP_ACCEPT_RETRY_WAIT).await;
@@ -78,20 +94,44 @@ fn prepare((stream, _): (TcpStream, std::net::SocketAddr)) -> io::Result<TcpStre
     Ok(stream)
 }
 
+/// The routes, as requests of one connection reach them.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    local: SocketAddr,
+    presence: Presence,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Local(self.local));
+        request.extensions_mut().insert(self.presence.clone());
+        tower_service::Service::call(&mut self.router.clone(), request)
+    }
+}
+
 async fn serve_connection(
     stream: TcpStream,
-    router: Router,
+    service: Service,
     mut closing: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    open: Connection,
 ) {
-    // A client that closes its connection has its call dropped, which cancels it: half-closed ones are not kept.
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_WAIT).half_close(false);
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_WAIT);
+    builder.max_buf_size(HTTP_HEAD_BYTES_MAX).max_headers(HTTP_HEADERS_MAX);
+    // A client that closes its connection has its call dropped, which cancels it: half-closed ones are not kept.
+    builder.half_close(false);
+    let io = TokioIo::new(ImpatientStream::new(stream));
+    let mut connection = pin!(builder.serve_connection(io, service));
     let closed = tokio::select! {
         result = connection.as_mut() => Some(result),
         () = wait_for_closing(&mut closing) => None,
+        () = open.cut() => return tracing::debug!("a connection is closed to make room for another"),
     };
     let result = match closed {
         Some(result) => result,

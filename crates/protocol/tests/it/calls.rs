@@ -53,7 +53,7 @@ fn a_start_carries_its_whole_config_and_ignores_the_rest() {
     };
     assert_eq!(start.timeout_ms, Some(90));
     assert_eq!(start.config.image.as_deref(), Some("microsandbox/python"));
-    assert_eq!((start.config.memory, start.config.cpu_millis), (Some(512), Some(2000)));
+    assert_eq!((start.config.memory, start.config.wanted_cpu_millis()), (Some(512), Some(2000)));
     let envs = [("A", "1"), ("B", "x=y"), ("C", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     assert_eq!(start.config.envs, envs);
     assert_eq!(start.config.workdir.as_deref(), Some("/srv"));
@@ -63,7 +63,7 @@ fn a_start_carries_its_whole_config_and_ignores_the_rest() {
 fn cpu_millis_is_finer_than_cpus_and_wins() {
     let params = start(json!({"image": "i", "cpus": 1, "cpu_millis": 250}));
     let Call::Start(start) = parse("sandbox.start", &params).unwrap() else { panic!("no start") };
-    assert_eq!(start.config.cpu_millis, Some(250));
+    assert_eq!(start.config.wanted_cpu_millis(), Some(250));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn languages_are_four_words_for_two_engines() {
         let Call::Run(run) = parse("sandbox.repl.run", &with(run(), "language", json!(name))).unwrap() else {
             panic!("no run");
         };
-        assert_eq!((run.language, run.language_name.as_str()), (language, name));
+        assert_eq!((run.language.engine, run.language.name.as_str()), (language, name));
     }
     let text = refusal("sandbox.repl.run", with(run(), "language", json!("cobol")));
     assert_eq!(text, "Invalid 'language' parameter: 'cobol' is none of python, nodejs, node, javascript");

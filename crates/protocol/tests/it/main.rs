@@ -2,3 +2,4 @@
 //! Tests of the API's words, as a client would send them.
 
 mod calls;
+mod methods;

@@ -6,16 +6,16 @@ use protocol::calls::{Command, CommandResult};
 use protocol::errors::{ApiError, ErrorCode};
 
 use crate::app::App;
-use crate::output::{Bounds, Transcript};
+use crate::output::{Room, Transcript};
 
-pub(crate) async fn command(app: &App, command: Command, bounds: Bounds) -> Result<CommandResult, ApiError> {
+pub(crate) async fn command(app: &App, command: Command, room: &mut Room) -> Result<CommandResult, ApiError> {
     let running = super::running(app, &command.target)?;
     let request = Request::Command {
         command: command.command.clone(),
         args: command.args.clone(),
         timeout_ms: command.timeout_s.map(|seconds| seconds * 1000),
     };
-    let mut transcript = Transcript::new(bounds);
+    let mut transcript = Transcript::new(room);
     let answer = running.call(request, |channel, bytes| transcript.take(channel, bytes)).await;
     let printed = transcript.finish();
     let answer = match answer {

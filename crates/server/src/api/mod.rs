@@ -7,33 +7,54 @@ mod run;
 mod start;
 mod stop;
 
-use protocol::calls::{Call, CommandResult, MetricsResult, OutputLine, RunResult, Target};
+use protocol::calls::{Call, Discover, Document, METHODS, Outcome, OutputLine, ParseError, Target, parse};
 use protocol::errors::{ApiError, ErrorCode};
-use serde::Serialize;
+use protocol::openrpc::document;
 use serde_json::Value;
 
 use crate::app::App;
-use crate::output::{Bounds, Printed};
+use crate::caller::Caller;
+use crate::output::{Printed, Room};
 use crate::sandbox::{Broken, Running, Unusable};
 
-/// The result of a call, as it is written into an answer.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Outcome {
-    Text(String),
-    Run(RunResult),
-    Command(CommandResult),
-    Metrics(MetricsResult),
+/// Reads a call and checks that its caller may make it.
+pub(crate) fn read(caller: &Caller, method: &str, params: &Value) -> Result<Call, ApiError> {
+    if params.is_null() && caller.is_scoped() && method != "rpc.discover" {
+        let text = "Missing 'params' field in JSON-RPC request";
+        return Err(ApiError::new(ErrorCode::BadParameters, text));
+    }
+    let call = parse(method, params).map_err(|error| {
+        let text = error.to_string();
+        match error {
+            ParseError::Method(_) => {
+                let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+                ApiError::new(ErrorCode::UnknownMethod, text)
+                    .remedy(format!("the methods are {}", names.join(", ")))
+            }
+            ParseError::Params(_) | ParseError::Name(_) | ParseError::Wildcard(_) => {
+                ApiError::new(ErrorCode::BadParameters, text)
+            }
+        }
+    })?;
+    match call.scope() {
+        Some(scope) if !caller.may(&scope) => {
+            let text = "Access denied: this key is for another namespace";
+            Err(ApiError::new(ErrorCode::Forbidden, text)
+                .remedy("use the namespace that the key was made for"))
+        }
+        Some(_) | None => Ok(call),
+    }
 }
 
 /// Carries out one call. Dropping the future cancels it.
-pub(crate) async fn perform(app: &App, call: Call, bounds: Bounds) -> Result<Outcome, ApiError> {
+pub(crate) async fn perform(app: &App, call: Call, room: &mut Room) -> Result<Outcome, ApiError> {
     match call {
-        Call::Start(start) => start::start(app, start).await.map(Outcome::Text),
-        Call::Stop(target) => stop::stop(app, &target).await.map(Outcome::Text),
-        Call::Run(run) => run::run(app, run, bounds).await.map(Outcome::Run),
-        Call::Command(command) => command::command(app, command, bounds).await.map(Outcome::Command),
+        Call::Start(start) => start::start(app, start).await.map(Outcome::Start),
+        Call::Stop(stop) => stop::stop(app, &stop.target).await.map(Outcome::Stop),
+        Call::Run(run) => run::run(app, run, room).await.map(Outcome::Run),
+        Call::Command(command) => command::command(app, command, room).await.map(Outcome::Command),
         Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
+        Call::Discover(Discover {}) => Ok(Outcome::Discover(Document(document(env!("CARGO_PKG_VERSION"))))),
     }
 }
 

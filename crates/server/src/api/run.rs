@@ -6,17 +6,17 @@ use protocol::calls::{Run, RunResult, RunStatus};
 use protocol::errors::{ApiError, ErrorCode};
 
 use crate::app::App;
-use crate::output::{Bounds, Printed, Transcript};
+use crate::output::{Printed, Room, Transcript};
 
 /// What is said of the variables when the interpreter is gone.
 const LOST: &str = "its variables are lost, the next run starts a new one";
 
-pub(crate) async fn run(app: &App, run: Run, bounds: Bounds) -> Result<RunResult, ApiError> {
+pub(crate) async fn run(app: &App, run: Run, room: &mut Room) -> Result<RunResult, ApiError> {
     let running = super::running(app, &run.target)?;
     let memory_mib = running.live().memory_mib();
     let timeout_ms = run.timeout_s.map(|seconds| seconds * 1000);
-    let request = Request::Run { language: run.language, code: run.code, timeout_ms };
-    let mut transcript = Transcript::new(bounds);
+    let request = Request::Run { language: run.language.engine, code: run.code, timeout_ms };
+    let mut transcript = Transcript::new(room);
     let answer = running.call(request, |channel, bytes| transcript.take(channel, bytes)).await;
     let mut printed = transcript.finish();
     let answer = match answer {
@@ -36,7 +36,7 @@ pub(crate) async fn run(app: &App, run: Run, bounds: Bounds) -> Result<RunResult
     let status = told.tell(&mut printed, end)?;
     Ok(RunResult {
         status,
-        language: run.language_name,
+        language: run.language.name,
         output: printed.output,
         truncated: printed.truncated,
         background_output: printed.background,

@@ -75,7 +75,7 @@ fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
 
 /// Returns the processors to give, and whether that is less than was asked for.
 fn cpus(config: &Config, host: Host) -> (u32, Option<Host>) {
-    let wanted = config.cpu_millis.unwrap_or(1000);
+    let wanted = config.wanted_cpu_millis().unwrap_or(1000);
     let most = host.cpus.saturating_mul(1000);
     if wanted > most { (most, Some(host)) } else { (wanted, None) }
 }

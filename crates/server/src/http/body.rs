@@ -2,44 +2,77 @@
 //! Reads a body that is neither too large nor too slow.
 
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::pin::Pin;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header;
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::{BODY_BYTES_MAX, HTTP_BODY_DRAIN_BYTES_MAX, HTTP_BODY_WAIT};
+use protocol::limits::{BODY_BYTES_MAX, HTTP_BODY_DRAIN_BYTES_MAX, HTTP_BODY_WAIT, MEMORY_SHARE_FREE_BYTES};
+
+use crate::connections::{Busy, Presence};
+use crate::memory::{Memory, Share};
+
+/// A body that arrived whole. As long as it is held its call is under way, and its memory is counted.
+#[derive(Debug)]
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    _share: Share,
+    _busy: Option<Busy>,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Reads the whole body of a request.
 ///
 /// One that is too large is read on and thrown away, within bounds, before it is refused: a client that is still sending
 /// would otherwise see a broken connection instead of the answer.
-pub(crate) async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read(memory: &Memory, request: Request) -> Result<Received, ApiError> {
+    let (head, mut body) = request.into_parts();
+    if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
+        let encoding: String = String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect();
+        let text =
+            format!("The body must not be compressed, and it is sent with Content-Encoding '{encoding}'");
+        return Err(ApiError::new(ErrorCode::WrongContentType, text).remedy("send it as it is"));
+    }
     let declared =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut body = request.into_body();
-    match tokio::time::timeout(HTTP_BODY_WAIT, collect(&mut body, declared.unwrap_or(0))).await {
-        Ok(result) => result,
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut share = memory.body();
+    let bytes = match tokio::time::timeout(HTTP_BODY_WAIT, collect(&mut body, declared, &mut share)).await {
+        Ok(result) => result?,
         Err(_) => {
             let text = format!("The body did not arrive within {} seconds", HTTP_BODY_WAIT.as_secs());
-            Err(ApiError::new(ErrorCode::BadParameters, text))
+            return Err(ApiError::new(ErrorCode::BodyTooSlow, text));
         }
-    }
+    };
+    let busy = head.extensions.get::<Presence>().map(Presence::busy);
+    Ok(Received { bytes, _share: share, _busy: busy })
 }
 
-async fn collect(body: &mut Body, declared: usize) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::with_capacity(declared.min(BODY_BYTES_MAX));
+async fn collect(body: &mut Body, declared: Option<usize>, share: &mut Share) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(MEMORY_SHARE_FREE_BYTES));
     let mut seen = 0_usize;
     while let Some(chunk) = next(body).await? {
         seen = seen.saturating_add(chunk.len());
         if seen > HTTP_BODY_DRAIN_BYTES_MAX {
             break;
         }
-        if seen <= BODY_BYTES_MAX {
-            bytes.extend_from_slice(&chunk);
-        } else {
+        if seen > BODY_BYTES_MAX {
             bytes = Vec::new();
+            continue;
         }
+        if !share.take(chunk.len()) {
+            let text = "The body is too large for now: the server holds as many large bodies as it may";
+            return Err(ApiError::new(ErrorCode::NoCapacity, text).remedy("try again later"));
+        }
+        bytes.extend_from_slice(&chunk);
     }
     if seen > BODY_BYTES_MAX {
         let text = format!("The body is too large: at most {BODY_BYTES_MAX} bytes are read");

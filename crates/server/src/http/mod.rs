@@ -11,7 +11,7 @@ mod origin;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -21,7 +21,12 @@ use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
 
 use crate::app::App;
+use crate::caller::Caller;
+use crate::repeats::RepeatKey;
 use crate::rpc::{self, Answer};
+
+/// The header of an idempotency key.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The address at which a connection reached us; put into every request.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +44,7 @@ pub(crate) fn router(app: App) -> Router {
 }
 
 async fn health() -> Response {
-    respond(StatusCode::OK, br#"{"message":"Service is healthy"}"#.to_vec())
+    respond(StatusCode::OK, &br#"{"message":"Service is healthy"}"#[..])
 }
 
 async fn call(State(app): State<App>, request: Request) -> Response {
@@ -50,9 +55,39 @@ async fn call(State(app): State<App>, request: Request) -> Response {
         let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
         return refuse(ApiError::new(ErrorCode::WrongContentType, text));
     }
-    match body::read(request).await {
-        Ok(body) => dress(rpc::answer(&app, &body).await),
+    let caller = Caller::open();
+    match repeat_key(request.headers()) {
+        Ok(key) => dress(answer(app, caller, key, request).await),
         Err(error) => refuse(error),
+    }
+}
+
+async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
+    let body = match body::read(app.memory(), request).await {
+        Ok(body) => body,
+        Err(error) => return rpc::flat(error),
+    };
+    let Some(key) = key else {
+        return rpc::answer(&app, &caller, &body).await;
+    };
+    let call = || {
+        // It may go on without the client, so it has its own of everything.
+        let (app, caller, body) = (app.clone(), caller.clone(), body.to_vec());
+        async move { rpc::answer(&app, &caller, &body).await }
+    };
+    app.repeats().once(&caller, key, &body, call).await.unwrap_or_else(rpc::flat)
+}
+
+/// Reads the key with which a client marks a call that it may send again.
+fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, ApiError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => RepeatKey::parse(key.as_bytes()).map(Some),
+        (Some(_), Some(_)) => {
+            let text = "Invalid 'Idempotency-Key' header: a request has at most one";
+            Err(ApiError::new(ErrorCode::BadParameters, text))
+        }
     }
 }
 
@@ -97,7 +132,8 @@ fn dress(answer: Answer) -> Response {
     response
 }
 
-fn respond(status: StatusCode, body: Vec<u8>) -> Response {
+fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
     let typed = !body.is_empty();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -107,3 +107,66 @@ async fn a_batch_of_silent_calls_has_no_answer_and_an_empty_or_huge_one_is_refus
         server.post(&format!("[{many}]")).await.rpc_error(400, -32600).contains("1 to 100 calls, not 101")
     );
 }
+
+#[tokio::test]
+async fn an_id_comes_back_as_the_text_that_was_sent() {
+    let server = Server::start().await;
+    for id in
+        ["1e400", "-0", "12345678901234567890123", r#"{ "deep": [[[[]]]] }"#, r#""\u0000 \ud83d""#, "false"]
+    {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","method":"sandbox.metrics.get","params":{{"namespace":"n"}},"id":{id}}}"#
+        );
+        let answer = server.post(&call).await;
+        assert_eq!(answer.status, 200, "{id}: {answer:?}");
+        assert!(answer.text.contains(&format!("\"id\":{id}")), "{id}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_can_be_read_in_two_ways_is_refused() {
+    let server = Server::start().await;
+    for body in [
+        r#"{"jsonrpc":"2.0","method":"sandbox.stop","method":"sandbox.metrics.get","params":{"namespace":"n"}}"#,
+        r#"{"jsonrpc":"2.0","method":"sandbox.metrics.get","params":{"namespace":"n","namespace":"m"}}"#,
+        r#"{"jsonrpc":"2.0","method":"sandbox.metrics.get","id":1,"params":{"namespace":"n"},"id":2}"#,
+    ] {
+        let text = server.post(body).await.flat(400, 2001);
+        assert!(text.contains("twice") || text.contains("duplicate"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn depth_numbers_and_bytes_that_are_no_json_are_refused() {
+    let server = Server::start().await;
+    let deep = |text: &str| format!(r#"{{"jsonrpc":"2.0","method":"sandbox.stop","params":{text}}}"#);
+    for body in [
+        "[".repeat(100_000),
+        "{\"a\":".repeat(100_000),
+        deep(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),
+        deep("NaN"),
+        deep(r#"{"namespace": 1e400}"#),
+        deep("-"),
+        "[1,".to_owned(),
+        "{} {}".to_owned(),
+    ] {
+        let text = server.post(&body).await.flat(400, 2001);
+        assert!(text.contains("not valid JSON"), "{text}");
+    }
+    let headers = [("Content-Type", "application/json")];
+    let answer = server.request("POST /api/v1/rpc", &headers, b"{\"jsonrpc\":\"2.0\",\"\xff\":1}").await;
+    assert!(answer.flat(400, 2001).contains("utf-8"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_api_describes_itself_to_whoever_may_call_it() {
+    let server = Server::start().await;
+    for params in [Value::Null, json!({})] {
+        let document = server.result("rpc.discover", params).await;
+        assert_eq!(document["openrpc"], "1.3.2");
+        let names: Vec<&Value> = document["methods"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
+        assert!(names.contains(&&json!("sandbox.repl.run")), "{names:?}");
+    }
+    let call = server.post(r#"{"jsonrpc":"2.0","method":"rpc.discover","id":1}"#).await;
+    assert_eq!(call.json()["result"]["info"]["title"], "microsandbox");
+}

@@ -7,9 +7,11 @@ mod client;
 
 mod calls;
 mod envelope;
+mod hostile;
 mod http;
 mod lifecycle;
 mod metrics;
+mod repeats;
 mod shutdown;
 
 /// A file that is not in the list above would never be compiled, and its tests never run.

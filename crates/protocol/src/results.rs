@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a client gets: the results of calls, as they are written into answers.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A sentence that says what was done.
+pub type Text = String;
+
+/// The whole API, described: an OpenRPC document.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Document(pub Value);
+
+impl JsonSchema for Document {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Document".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({"type": "object", "description": "An OpenRPC document."})
+    }
+}
+
+/// Result of `sandbox.repl.run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunResult {
+    /// How the execution ended.
+    pub status: RunStatus,
+    /// The language as the client called it.
+    pub language: String,
+    /// What the execution printed.
+    pub output: Vec<OutputLine>,
+    /// Whether output was left out because there was too much.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncated: bool,
+    /// What threads and children printed between the execution before and this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub background_output: Vec<OutputLine>,
+}
+
+/// How an execution ended, as clients know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    /// To its end.
+    Success,
+    /// The code raised.
+    Error,
+    /// Its time was up.
+    Timeout,
+    /// Interrupted from outside.
+    Interrupted,
+    /// The interpreter was killed because the sandbox's memory was full.
+    OutOfMemory,
+    /// The interpreter died.
+    Crashed,
+}
+
+/// Result of `sandbox.command.run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CommandResult {
+    /// The program, as asked for.
+    pub command: String,
+    /// Its arguments, as asked for.
+    pub args: Vec<String>,
+    /// Its exit code; 1 when a signal ended it.
+    pub exit_code: i32,
+    /// Whether it exited with 0.
+    pub success: bool,
+    /// What it printed.
+    pub output: Vec<OutputLine>,
+    /// Whether output was left out because there was too much.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncated: bool,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether the sandbox's memory was full while it ran and the kernel killed for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub out_of_memory: bool,
+}
+
+/// One line of output, without its newline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputLine {
+    /// Where it came from.
+    pub stream: Stream,
+    /// Its text.
+    pub text: String,
+}
+
+/// The two streams of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Result of `sandbox.metrics.get`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MetricsResult {
+    /// One entry for each sandbox.
+    pub sandboxes: Vec<SandboxMetrics>,
+}
+
+/// What one sandbox uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxMetrics {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// Percent of one core, over the last sample.
+    pub cpu_usage: Option<f64>,
+    /// MiB, rounded up.
+    pub memory_usage: Option<u64>,
+    /// Bytes of the writable layer.
+    pub disk_usage: Option<u64>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
