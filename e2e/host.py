@@ -13,7 +13,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,11 +121,11 @@ class Server:
     cgroups: set[str] = field(default_factory=set)
 
     @classmethod
-    def start(cls, home: Path, *arguments: str, within: Sequence[str] = ()) -> Server:
-        """Start a server on a free port (by a program that executes it) and wait until it says where it listens."""
+    def start(cls, home: Path, *arguments: str) -> Server:
+        """Start a server on a free port and wait for the line that says where it listens."""
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()
-        command = [*within, PROGRAMS / "msb", "server", "start", "--dev", "--port", "0", "--home", home, *arguments]
+        command = [PROGRAMS / "msb", "server", "start", "--dev", "--port", "0", "--home", home, *arguments]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("MSB_", "MICROSANDBOX_"))}
         with log.open("w") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
