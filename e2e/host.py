@@ -50,6 +50,11 @@ def need_everything() -> None:
     need(Path("/usr/bin/node").exists(), "/usr/bin/node is needed: Debian's package nodejs")
 
 
+def clean_environment() -> dict[str, str]:
+    """Return the environment of the tests without our own settings."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MSB_", "MICROSANDBOX_"))}
+
+
 def become_subreaper() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become a subreaper")
@@ -121,12 +126,18 @@ class Server:
     cgroups: set[str] = field(default_factory=set)
 
     @classmethod
-    def start(cls, home: Path, *arguments: str) -> Server:
-        """Start a server on a free port and wait for the line that says where it listens."""
+    def start(cls, home: Path, *arguments: str, dev: bool = True, log_level: str | None = None) -> Server:
+        """Start a server on a free port and wait for the line that says where it listens.
+
+        With `dev`, it is one that asks for no keys.
+        """
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()
-        command = [PROGRAMS / "msb", "server", "start", "--dev", "--port", "0", "--home", home, *arguments]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MSB_", "MICROSANDBOX_"))}
+        flags = [*(["--dev"] if dev else []), "--port", "0", "--home", home, *arguments]
+        command = [PROGRAMS / "msb", "server", "start", *flags]
+        environment = clean_environment()
+        if log_level:
+            environment["MSB_LOG"] = log_level
         with log.open("w") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         line = _first_line(process)

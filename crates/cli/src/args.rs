@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use protocol::calls::Scope;
+use server::{HostName, Lifetime};
 
 /// Runs untrusted code in sandboxes on this machine.
 #[derive(Debug, Parser)]
@@ -29,6 +31,56 @@ pub(crate) enum Command {
 pub(crate) enum ServerCommand {
     /// Start it in the foreground; SIGINT and SIGTERM stop it with every sandbox
     Start(StartArgs),
+    /// Make a key and print it: the only time that it can be seen
+    Keygen(KeygenArgs),
+    /// List the keys that were made
+    Keys(KeysArgs),
+    /// Make a key useless, at once and for good
+    Revoke(RevokeArgs),
+}
+
+/// Where a server keeps what it keeps.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HomeArgs {
+    /// Directory for everything the server keeps [default: ~/.microsandbox]
+    #[arg(long, env = "MICROSANDBOX_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// What a key shall be.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeygenArgs {
+    /// How long it works: a number with s, m, h, d, w, mo (30 days) or y (365 days); a bare number is hours
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = Lifetime::parse)]
+    pub(crate) expire: Lifetime,
+
+    /// The namespace that it is for; * is all of them
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "*", value_parser = server::scope)]
+    pub(crate) namespace: Scope,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// How to list keys.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeysArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Which key to revoke.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RevokeArgs {
+    /// The key's id, as keygen and keys print it
+    pub(crate) id: String,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 }
 
 /// How to start a server.
@@ -46,9 +98,13 @@ pub(crate) struct StartArgs {
     #[arg(long, default_value_t = 5555)]
     pub(crate) port: u16,
 
-    /// Directory for everything the server keeps [default: ~/.microsandbox]
-    #[arg(long, env = "MICROSANDBOX_HOME", value_name = "DIR")]
-    pub(crate) home: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+
+    /// Name by which clients may call the server beside its addresses, such as that of a reverse proxy in front of it
+    /// (can be given several times)
+    #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
+    pub(crate) allowed_host: Vec<HostName>,
 
     /// Let sandboxes see this machine's own /usr as microsandbox/python and microsandbox/node; --dev implies it
     #[arg(long)]
@@ -58,7 +114,8 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_rootfs: Vec<PathBuf>,
 
-    /// With --dev, allow a --host that other machines reach: whoever reaches it can run code here, without a key
+    /// With --dev, allow a --host or --allowed-host that other machines reach: whoever reaches it can run code here,
+    /// without a key
     #[arg(long, requires = "dev")]
     pub(crate) dev_on_network: bool,
 }
@@ -79,7 +136,17 @@ mod tests {
         let all = ["msb", "server", "start"].iter().chain(arguments);
         Args::try_parse_from(all).map(|args| match args.command {
             Command::Server { command: ServerCommand::Start(arguments) } => arguments,
+            other => panic!("{other:?}"),
         })
+    }
+
+    fn keygen(arguments: &[&str]) -> Result<KeygenArgs, String> {
+        let all = ["msb", "server", "keygen"].iter().chain(arguments);
+        let args = Args::try_parse_from(all).map_err(|error| error.to_string())?;
+        match args.command {
+            Command::Server { command: ServerCommand::Keygen(arguments) } => Ok(arguments),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -100,5 +167,32 @@ mod tests {
         assert!(
             start(&["--host", "localhost", "--dev", "--allow-rootfs", "/a", "--allow-rootfs", "/b"]).is_ok()
         );
+    }
+
+    #[test]
+    fn a_key_is_for_a_day_and_for_everything_unless_said_otherwise() {
+        let arguments = keygen(&[]).unwrap();
+        assert_eq!((arguments.expire, arguments.namespace), (Lifetime::default(), Scope::All));
+        for both in [["-n", "team"], ["--namespace", "team"]] {
+            let arguments = keygen(&[&both[..], &["--expire", "2w"]].concat()).unwrap();
+            assert_eq!(server::scope_text(&arguments.namespace), "team");
+            assert_eq!(arguments.expire.seconds(), 14 * 24 * 60 * 60);
+        }
+        assert!(
+            keygen(&["--expire", "abc"])
+                .unwrap_err()
+                .contains("Invalid duration: abc. No numeric value found.")
+        );
+        assert!(keygen(&["-n", "a b"]).unwrap_err().contains("Namespace name can only contain"));
+    }
+
+    #[test]
+    fn names_of_the_server_are_checked() {
+        let arguments =
+            start(&["--allowed-host", "a.example.com", "--allowed-host", "b.example.com"]).unwrap();
+        assert_eq!(arguments.allowed_host.len(), 2);
+        for wrong in ["*", "http://a.example.com", "a.example.com:80", ""] {
+            assert!(start(&["--allowed-host", wrong]).is_err(), "{wrong}");
+        }
     }
 }

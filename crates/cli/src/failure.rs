@@ -2,12 +2,15 @@
 //! How a command fails: what happened, what helps, and the exit code. The one place that decides them.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use server::OpenError;
+use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
+
+use crate::args::HomeArgs;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +23,7 @@ pub(crate) enum Failure {
     NoHome,
     /// A server without keys would be reachable from outside.
     #[error("with --dev whoever reaches {0} can run code on this machine")]
-    DevOnNetwork(SocketAddr),
+    DevOnNetwork(String),
     /// A helper program is missing or of another version.
     #[error("{0}")]
     Program(String),
@@ -36,6 +39,12 @@ pub(crate) enum Failure {
     /// The server cannot be put together.
     #[error("cannot start the server")]
     Open(#[from] OpenError),
+    /// Keys cannot be worked with.
+    #[error("cannot use the keys")]
+    Keys(#[source] KeysError),
+    /// There is no such key. What was typed is not repeated: it may be a key.
+    #[error("no key has that id")]
+    NoSuchKey,
     /// The system gives no runtime, signal handler or standard output.
     #[error("cannot {act}")]
     System {
@@ -75,14 +84,21 @@ impl Failure {
         match self {
             Failure::NotRoot => (hint("run it with sudo"), FAILED),
             Failure::NoHome => (hint("name a directory with --home DIR"), USAGE),
-            Failure::DevOnNetwork(_) => {
-                (hint("leave --host at 127.0.0.1, or say --dev-on-network if that is what you want"), USAGE)
-            }
+            Failure::DevOnNetwork(_) => (
+                hint("leave it at the loopback address, or say --dev-on-network if that is what you want"),
+                USAGE,
+            ),
             Failure::Program(_) => (hint("build all three programs together: cargo xtask build"), FAILED),
             Failure::Listen { .. } => (hint("choose another --port; 0 takes a free one"), FAILED),
-            Failure::Open(OpenError::Home(_)) => {
-                (hint("stop the other server, or name another directory with --home DIR"), FAILED)
+            Failure::Open(OpenError::Home(error)) | Failure::Keys(KeysError::Home(error)) => {
+                (Some(home_advice(error)), FAILED)
             }
+            Failure::Keys(KeysError::Secret(error)) => (Some(secret_advice(error)), FAILED),
+            Failure::Keys(KeysError::Store(error)) => (store_advice(error), FAILED),
+            Failure::NoSuchKey | Failure::Keys(KeysError::Unknown(_)) => {
+                (hint("list the keys there are with: msb server keys"), FAILED)
+            }
+            Failure::Keys(KeysError::System(_)) => (None, FAILED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }
     }
@@ -95,8 +111,48 @@ impl Failure {
     }
 }
 
-/// The directory below which things are kept when none is named.
-pub(crate) fn default_home(home: Option<std::ffi::OsString>) -> Result<PathBuf, Failure> {
+fn home_advice(error: &HomeError) -> String {
+    match error {
+        HomeError::InUse(_) => "stop the other server, or name another directory with --home DIR".to_owned(),
+        HomeError::NotPrivate(path, _) => format!("make it private with: chmod 700 {}", path.display()),
+        HomeError::Io { .. } => "name another directory with --home DIR".to_owned(),
+    }
+}
+
+fn secret_advice(error: &SecretError) -> String {
+    match error {
+        SecretError::NotPrivate(path, ..) | SecretError::Content(path) => format!(
+            "stop the server and delete {}: another one is made, and keys made until now no longer work; if nobody \
+             else can have read or changed it, give it to the server's user and to nobody else: chmod 600",
+            path.display()
+        ),
+        SecretError::Io { .. } => {
+            "run this as the user whose home it is, or name another with --home DIR".to_owned()
+        }
+    }
+}
+
+fn store_advice(error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::NotPrivate(path, _) => {
+            Some(format!("make it private with: chmod 600 {}", path.display()))
+        }
+        StoreError::Newer { .. } => {
+            Some("use the newer msb, or name another directory with --home DIR".to_owned())
+        }
+        StoreError::Make(_) | StoreError::Database(_) => None,
+    }
+}
+
+/// Returns the directory in which things are kept.
+pub(crate) fn home(named: HomeArgs) -> Result<PathBuf, Failure> {
+    match named.home {
+        Some(home) => Ok(home),
+        None => default_home(std::env::var_os("HOME")),
+    }
+}
+
+fn default_home(home: Option<OsString>) -> Result<PathBuf, Failure> {
     let home = home.filter(|home| !home.is_empty()).ok_or(Failure::NoHome)?;
     Ok(PathBuf::from(home).join(".microsandbox"))
 }

@@ -3,6 +3,7 @@
 
 mod args;
 mod failure;
+mod keys;
 mod programs;
 mod start;
 
@@ -14,8 +15,12 @@ use crate::args::{Args, Command, ServerCommand};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = match args.command {
-        Command::Server { command: ServerCommand::Start(arguments) } => start::run(arguments),
+    let Command::Server { command } = args.command;
+    let result = match command {
+        ServerCommand::Start(arguments) => start::run(arguments),
+        ServerCommand::Keygen(arguments) => keys::make(arguments),
+        ServerCommand::Keys(arguments) => keys::list(arguments),
+        ServerCommand::Revoke(arguments) => keys::revoke(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,33 +3,34 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
-use server::{Access, Server, Settings};
+use server::{Access, KeyState, Keys, Server, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::StartArgs;
-use crate::failure::{Failure, default_home};
-use crate::programs;
+use crate::failure::Failure;
+use crate::{failure, programs};
 
 /// Runs a server until it is told to end.
 pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
     let address = SocketAddr::new(arguments.host, arguments.port);
-    if arguments.dev && !arguments.host.is_loopback() && !arguments.dev_on_network {
-        return Err(Failure::DevOnNetwork(address));
+    if arguments.dev && !arguments.dev_on_network {
+        refuse_network(&arguments, address)?;
     }
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot);
     }
     log_to_standard_error();
+    let home = failure::home(arguments.home)?;
     let settings = Settings {
-        home: match arguments.home {
-            Some(home) => home,
-            None => default_home(std::env::var_os("HOME"))?,
-        },
+        access: if arguments.dev { Access::Open } else { keys(&home)? },
+        allowed_hosts: arguments.allowed_host,
+        home,
         programs: programs::find()?,
-        access: if arguments.dev { Access::Open } else { Access::Keys },
         allow_host_image: arguments.allow_host_image || arguments.dev,
         allowed_rootfs: arguments.allow_rootfs,
     };
@@ -40,18 +41,36 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
     runtime.block_on(serve(settings, address))
 }
 
+/// A server without keys is for this machine alone, unless its operator plainly says otherwise.
+fn refuse_network(arguments: &StartArgs, address: SocketAddr) -> Result<(), Failure> {
+    if !arguments.host.is_loopback() {
+        return Err(Failure::DevOnNetwork(address.to_string()));
+    }
+    match arguments.allowed_host.first() {
+        Some(name) => Err(Failure::DevOnNetwork(name.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Opens the keys, and says how to get one while nobody has any.
+fn keys(home: &Path) -> Result<Access, Failure> {
+    let keys = Keys::open(home).map_err(Failure::Keys)?;
+    let known = keys.list().map_err(Failure::Keys)?;
+    if !known.iter().any(|key| key.state() == KeyState::Active) {
+        tracing::warn!(
+            "no key exists that works, so every call is refused until one is made: msb server keygen (with the same \
+             --home, if the server has one)"
+        );
+    }
+    Ok(Access::Keys(Arc::new(keys)))
+}
+
 async fn serve(settings: Settings, address: SocketAddr) -> Result<(), Failure> {
     // Before anything is made, so that a signal never leaves it behind.
     let shutdown = Shutdown::listen()?;
     let listener = TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })?;
     let bound = listener.local_addr().map_err(Failure::system("read the address"))?;
-    let open_access = settings.access == Access::Open;
     let server = tokio::task::block_in_place(|| Server::open(settings))?;
-    if !open_access {
-        tracing::warn!(
-            "no keys can be made in this version: every call is refused, unless the server runs with --dev"
-        );
-    }
     say_ready(bound)?;
     server.serve(listener, shutdown.first()).await;
     tracing::info!("ended: nothing is left");

@@ -124,6 +124,10 @@ pub const ANSWERS_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const JSON_BYTES_PER_BYTE: usize = 6;
 /// How long a large answer waits for room.
 pub const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(30);
+/// Most large bodies and answers that are read or written as JSON at once.
+pub const HEAVY_WORK_MAX: usize = 1;
+/// Most items of a list in the configuration of a sandbox.
+pub const CONFIG_ITEMS_MAX: usize = 1024;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Most idempotency keys that are remembered for one caller; of those whose call has ended the oldest go first.
@@ -159,3 +163,22 @@ pub const DISK_SAMPLE_KEEP: Duration = Duration::from_secs(2);
 pub const DISK_WAIT: Duration = Duration::from_secs(2);
 /// Most writable layers that are counted at once.
 pub const DISK_SCANS_MAX: usize = 2;
+
+/// Longest key that is looked at, in bytes; a real one is shorter.
+pub const KEY_BYTES_MAX: usize = 512;
+/// How long a key works after it expired, for clocks that differ.
+pub const KEY_EXPIRY_LEEWAY: Duration = Duration::from_secs(60);
+/// Lifetime of a key when none is named.
+pub const KEY_LIFETIME_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest lifetime of a key: a hundred years of 365 days.
+pub const KEY_LIFETIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// How exactly the last use of a key is told.
+pub const KEY_USE_RESOLUTION: Duration = Duration::from_secs(60);
+/// Most uses of keys that wait to be written down; one more is written down with a later use.
+pub const KEY_USES_WAITING_MAX: usize = 256;
+/// How long a writer of the store waits for another process that is writing.
+pub const STORE_BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long a request waits for the store, which others only keep busy while they repair it after a crash.
+pub const STORE_READ_WAIT: Duration = Duration::from_millis(500);
+/// How long the rest of a refused request may take to arrive, so that its sender gets to see the answer.
+pub const HTTP_REFUSED_BODY_WAIT: Duration = Duration::from_secs(2);

@@ -138,10 +138,14 @@ impl<'a> Params<'a> {
         value.as_u64().map(Some).ok_or_else(|| self.wrong(key, allowed, describe(value)))
     }
 
-    pub(crate) fn optional_texts(&self, key: &str) -> Result<Vec<String>, ParamsError> {
+    /// Reads strings, at most so many.
+    pub(crate) fn optional_texts(&self, key: &str, most: usize) -> Result<Vec<String>, ParamsError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let allowed = "an array of strings";
         let items = value.as_array().ok_or_else(|| self.wrong(key, allowed, describe(value)))?;
+        if items.len() > most {
+            return Err(self.wrong(key, format!("at most {most} strings"), items.len().to_string()));
+        }
         let text = |(index, item): (usize, &Value)| {
             let wrong = || self.wrong(key, allowed, format!("{} at position {index}", describe(item)));
             item.as_str().map(str::to_owned).ok_or_else(wrong)
@@ -151,14 +155,7 @@ impl<'a> Params<'a> {
 
     /// Reads the arguments of a command.
     pub(crate) fn optional_arguments(&self, key: &str) -> Result<Vec<String>, ParamsError> {
-        let arguments = self.optional_texts(key)?;
-        if arguments.len() > COMMAND_ARGS_MAX {
-            return Err(self.wrong(
-                key,
-                format!("at most {COMMAND_ARGS_MAX} strings"),
-                arguments.len().to_string(),
-            ));
-        }
+        let arguments = self.optional_texts(key, COMMAND_ARGS_MAX)?;
         if arguments.iter().any(|argument| argument.contains('\0')) {
             return Err(self.wrong(key, "strings without NUL characters", "one with"));
         }
@@ -167,10 +164,7 @@ impl<'a> Params<'a> {
 
     /// Reads `NAME=value` texts.
     pub(crate) fn optional_assignments(&self, key: &str) -> Result<Vec<(String, String)>, ParamsError> {
-        let texts = self.optional_texts(key)?;
-        if texts.len() > ENVS_MAX {
-            return Err(self.wrong(key, format!("at most {ENVS_MAX} strings"), texts.len().to_string()));
-        }
+        let texts = self.optional_texts(key, ENVS_MAX)?;
         if texts.iter().map(String::len).sum::<usize>() > ENVS_BYTES_MAX {
             return Err(self.wrong(key, format!("at most {ENVS_BYTES_MAX} bytes together"), "more"));
         }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema};
 
 use crate::agent::Language;
 use crate::calls::ParseError;
+use crate::limits::CONFIG_ITEMS_MAX;
 use crate::names::{NamespaceName, SandboxName};
 use crate::params::{Params, ParamsError};
 
@@ -180,8 +181,8 @@ impl Config {
             memory: config.optional_whole("memory", 1, u32::MAX)?,
             cpus: config.optional_whole("cpus", 1, 255)?,
             cpu_millis: config.optional_whole("cpu_millis", 10, 255_000)?,
-            volumes: config.optional_texts("volumes")?,
-            ports: config.optional_texts("ports")?,
+            volumes: config.optional_texts("volumes", CONFIG_ITEMS_MAX)?,
+            ports: config.optional_texts("ports", CONFIG_ITEMS_MAX)?,
             envs: config.optional_assignments("envs")?,
             workdir: config.optional_absolute_path("workdir")?,
         })

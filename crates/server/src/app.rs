@@ -9,23 +9,26 @@ use runtime::Backend;
 use tokio::sync::Semaphore;
 
 use crate::host::Host;
+use crate::http::HostName;
+use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::repeats::Repeats;
 use crate::sandbox::Registry;
 
 /// Whether callers must show who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Access {
     /// Everybody who reaches the server may use it: a development server.
     Open,
-    /// A key is needed.
-    Keys,
+    /// One of these keys is needed.
+    Keys(Arc<Keys>),
 }
 
 /// The server without its sockets: a cheap handle.
 #[derive(Clone, Debug)]
 pub struct App {
     shared: Arc<Shared>,
+    allowed_hosts: Arc<[HostName]>,
 }
 
 #[derive(Debug)]
@@ -55,17 +58,23 @@ impl App {
     ) -> App {
         let registry = Registry::new(backend, sandboxes_max);
         let disk_scans = Arc::new(Semaphore::new(DISK_SCANS_MAX));
-        App {
-            shared: Arc::new(Shared {
-                registry,
-                images,
-                host,
-                access,
-                disk_scans,
-                memory: Memory::new(),
-                repeats: Repeats::default(),
-            }),
-        }
+        let shared = Arc::new(Shared {
+            registry,
+            images,
+            host,
+            access,
+            disk_scans,
+            memory: Memory::new(),
+            repeats: Repeats::default(),
+        });
+        App { shared, allowed_hosts: Arc::default() }
+    }
+
+    /// Lets the server be called by these names too.
+    #[must_use]
+    pub fn allow_hosts(mut self, names: Vec<HostName>) -> App {
+        self.allowed_hosts = names.into();
+        self
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -80,8 +89,12 @@ impl App {
         self.shared.host
     }
 
-    pub(crate) fn access(&self) -> Access {
-        self.shared.access
+    pub(crate) fn access(&self) -> &Access {
+        &self.shared.access
+    }
+
+    pub(crate) fn allowed_hosts(&self) -> &[HostName] {
+        &self.allowed_hosts
     }
 
     pub(crate) fn disk_scans(&self) -> &Arc<Semaphore> {

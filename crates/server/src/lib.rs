@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
-//! rpc      envelope, batch        api      checks, converts, delegates, maps errors; one file for each method
+//! envelope a body's calls         rpc      answers         api      checks, converts, delegates, maps errors; one file for each method
 //! repeats  idempotency keys       caller   who asks, and what that reaches
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
+//! keys     who may call                                 store    the database of what outlives the server
 //! ```
 //!
 //! [`Server::open`] puts the whole together on a real machine; tests put [`App`] together with another backend. Nothing
@@ -17,9 +18,11 @@ mod api;
 mod app;
 mod caller;
 mod connections;
+mod envelope;
 mod home;
 mod host;
 mod http;
+mod keys;
 mod memory;
 mod metrics;
 mod open;
@@ -28,10 +31,17 @@ mod repeats;
 mod rpc;
 mod sandbox;
 mod serve;
+mod store;
 mod stream;
 
 pub use app::{Access, App};
 pub use caller::Caller;
 pub use home::HomeError;
 pub use host::Host;
+pub use http::{HostName, HostNameError};
+pub use keys::{
+    KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
+    SecretError, scope, scope_text,
+};
 pub use open::{OpenError, Programs, Server, Settings};
+pub use store::StoreError;

@@ -10,17 +10,18 @@ use std::sync::Arc;
 
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{
-    ANSWER_ROOM_WAIT, ANSWERS_BYTES_MAX, BODIES_BYTES_MAX, MEMORY_SHARE_FREE_BYTES, MEMORY_SHARE_STEP_BYTES,
-    OUTPUTS_BYTES_MAX,
+    ANSWER_ROOM_WAIT, ANSWERS_BYTES_MAX, BODIES_BYTES_MAX, HEAVY_WORK_MAX, MEMORY_SHARE_FREE_BYTES,
+    MEMORY_SHARE_STEP_BYTES, OUTPUTS_BYTES_MAX,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The budgets of one server.
+/// The budgets of one server, and the turns of those who do much work at once.
 #[derive(Debug)]
 pub(crate) struct Memory {
     bodies: Arc<Semaphore>,
     outputs: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    heavy: Semaphore,
 }
 
 /// What one request holds of a budget; given back when it is dropped.
@@ -39,6 +40,7 @@ impl Memory {
             bodies: budget(BODIES_BYTES_MAX),
             outputs: budget(OUTPUTS_BYTES_MAX),
             answers: budget(ANSWERS_BYTES_MAX),
+            heavy: Semaphore::new(HEAVY_WORK_MAX),
         }
     }
 
@@ -50,6 +52,16 @@ impl Memory {
     /// Returns a share for the output of the calls of a request.
     pub(crate) fn output(&self) -> Share {
         Share::of(&self.outputs)
+    }
+
+    /// Does work on something large, apart from the tasks that serve everybody and a little at a time.
+    pub(crate) async fn heavy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _turn = self.heavy.acquire().await.expect("this semaphore is never closed");
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| ApiError::new(ErrorCode::Failed, "Something unexpected happened"))
     }
 
     /// Waits until there is room for an answer of at most so many bytes; `None` for a small one.

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use crate::app::{Access, App};
 use crate::home::{Home, HomeError};
 use crate::host::Host;
+use crate::http::HostName;
 
 /// What an operator decides.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub programs: Programs,
     /// Whether callers need a key.
     pub access: Access,
+    /// Names by which the server may be called, beside its addresses.
+    pub allowed_hosts: Vec<HostName>,
     /// Whether this machine's own programs may be used as an image.
     pub allow_host_image: bool,
     /// Directories whose subdirectories may be used as images.
@@ -86,6 +89,7 @@ impl Server {
             images.resolve(&ImageName::Python)?;
         }
         let app = App::new(Arc::new(backend), images, host, settings.access);
+        let app = app.allow_hosts(settings.allowed_hosts);
         Ok(Server { app, _home: home })
     }
 

@@ -1,30 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The JSON-RPC envelope: single calls, batches, and the two shapes of an error.
+//! JSON-RPC: carries out what a body asks for, and writes the answer in one of two shapes of errors.
 //!
 //! A single call answers most errors with a flat body, `{"error": text, "code": number}`, and with the HTTP status of the
-//! error; errors of the envelope itself, and every error in a batch, have the shape of JSON-RPC. A single call without
-//! `id` is answered in full, without an `id`; in a batch it is silent.
-//!
-//! An `id` is never looked into: it is sent back as the text that came. Parameters are parsed when their call's turn comes
-//! and are gone before it is carried out, so that what a body says too much is not held while a call takes its time.
+//! error; errors of the envelope itself, and every error in a batch, have the shape of JSON-RPC. What is large is read
+//! and written apart from the tasks that serve everybody.
 
 use axum::body::Bytes;
-use protocol::calls::{Call, Outcome};
+use protocol::calls::Outcome;
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::json;
-use protocol::limits::BATCH_CALLS_MAX;
-use serde::{Deserialize, Deserializer, Serialize};
+use protocol::limits::MEMORY_SHARE_FREE_BYTES;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::api;
 use crate::app::App;
 use crate::caller::Caller;
+use crate::envelope::{self, Asked, Request, VERSION};
 use crate::memory::Held;
 use crate::output::Room;
-
-/// The only version of JSON-RPC that is spoken.
-const VERSION: &str = "2.0";
 
 /// An answer without its HTTP clothes.
 #[derive(Clone, Debug)]
@@ -35,35 +29,22 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// The members of a call as they came.
-#[derive(Deserialize)]
-struct Members<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
+/// What is said to one call.
+#[derive(Serialize)]
+struct Reply {
+    jsonrpc: &'static str,
+    #[serde(flatten)]
+    said: Said,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Box<RawValue>>,
 }
 
-/// One reply.
+/// Never both: published clients look for the member `error`.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Reply<'a> {
-    Success {
-        jsonrpc: &'static str,
-        result: Outcome,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-    },
-    Error {
-        jsonrpc: &'static str,
-        error: ErrorObject,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-    },
+#[serde(rename_all = "lowercase")]
+enum Said {
+    Result(Outcome),
+    Error(ErrorObject),
 }
 
 /// An error in the shape of JSON-RPC.
@@ -75,16 +56,21 @@ struct ErrorObject {
 }
 
 /// Carries out what a body asks for, for a caller.
-pub(crate) async fn answer(app: &App, caller: &Caller, body: &[u8]) -> Answer {
-    let body = match std::str::from_utf8(body) {
-        Ok(body) => body,
-        Err(error) => return flat(not_json(&error)),
-    };
-    match serde_json::from_str::<&RawValue>(body) {
-        Ok(raw) if raw.get().starts_with('[') => answer_batch(app, caller, raw.get()).await,
-        Ok(raw) => answer_single(app, caller, raw.get()).await,
-        Err(error) => flat(not_json(&error)),
+pub(crate) async fn answer(app: &App, caller: &Caller, body: Bytes) -> Answer {
+    match read(app, caller, body).await {
+        Ok(Request::Single(asked)) => answer_single(app, asked).await,
+        Ok(Request::Batch(asked)) => answer_batch(app, asked).await,
+        Err(error) if error.code.concerns_envelope() => shaped(error, Some(RawValue::NULL.to_owned())),
+        Err(error) => flat(error),
     }
+}
+
+async fn read(app: &App, caller: &Caller, body: Bytes) -> Result<Request, ApiError> {
+    if body.len() <= MEMORY_SHARE_FREE_BYTES {
+        return envelope::read(caller, &body);
+    }
+    let caller = caller.clone();
+    app.memory().heavy(move || envelope::read(&caller, &body)).await?
 }
 
 /// Returns an error as a flat body, and writes it to the log if it is ours.
@@ -95,53 +81,36 @@ pub(crate) fn flat(error: ApiError) -> Answer {
     Answer { error: Some(error.code), body: json_text(&body).into() }
 }
 
-async fn answer_single(app: &App, caller: &Caller, text: &str) -> Answer {
-    let members = match Members::read(text) {
-        Ok(members) => members,
-        Err(error) => return flat(error),
-    };
-    let id = members.id.filter(|id| id.get() != "null");
+/// Returns an error in the shape of JSON-RPC.
+fn shaped(error: ApiError, id: Option<Box<RawValue>>) -> Answer {
+    Answer { error: Some(error.code), body: json_text(&Reply::error(error, id)).into() }
+}
+
+async fn answer_single(app: &App, Asked { id, call }: Asked) -> Answer {
     let mut room = Room::shared_by(1, app.memory());
-    match members.perform(app, caller, &mut room).await {
-        Ok(result) => success(app, &room, &Reply::Success { jsonrpc: VERSION, result, id }).await,
-        Err(error) if error.code.concerns_envelope() => {
-            let code = error.code;
-            Answer { error: Some(code), body: json_text(&Reply::error(error, id)).into() }
-        }
+    let result = match call {
+        Ok(call) => api::perform(app, call, &mut room).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(outcome) => success(app, &room, Reply::result(outcome, id)).await,
+        Err(error) if error.code.concerns_envelope() => shaped(error, id),
         Err(error) => flat(error),
     }
 }
 
 /// Carries out the calls of a batch one after the other, so that a later one can build on an earlier one.
-async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
-    let calls: Vec<&RawValue> = match serde_json::from_str(text) {
-        Ok(calls) => calls,
-        Err(error) => return flat(not_json(&error)),
-    };
-    if calls.is_empty() || calls.len() > BATCH_CALLS_MAX {
-        let text = format!("A batch has 1 to {BATCH_CALLS_MAX} calls, not {}", calls.len());
-        let error = ApiError::new(ErrorCode::InvalidEnvelope, text);
-        let body = json_text(&Reply::error(error, Some(RawValue::NULL))).into();
-        return Answer { error: Some(ErrorCode::InvalidEnvelope), body };
-    }
+async fn answer_batch(app: &App, calls: Vec<Asked>) -> Answer {
     let mut room = Room::shared_by(calls.len(), app.memory());
     let mut replies = Vec::new();
-    for call in calls {
-        let members = match Members::read(call.get()) {
-            Ok(members) => members,
-            Err(error) => {
-                replies.push(Reply::error(envelope(error), Some(RawValue::NULL)));
-                continue;
-            }
+    for Asked { id, call } in calls {
+        let result = match call {
+            Ok(call) => api::perform(app, call, &mut room).await,
+            Err(error) => Err(error),
         };
-        match (members.id, members.perform(app, caller, &mut room).await) {
-            (Some(_), Ok(result)) => {
-                replies.push(Reply::Success { jsonrpc: VERSION, result, id: members.id })
-            }
-            (id, Err(error)) if error.code == ErrorCode::NotACall => {
-                replies.push(Reply::error(envelope(error), id.or(Some(RawValue::NULL))));
-            }
-            (Some(_), Err(error)) => replies.push(Reply::error(error, members.id)),
+        match (id, result) {
+            (Some(id), Ok(outcome)) => replies.push(Reply::result(outcome, Some(id))),
+            (Some(id), Err(error)) => replies.push(Reply::error(error, Some(id))),
             (None, Ok(_)) => {}
             (None, Err(error)) => drop(note(&error)),
         }
@@ -149,77 +118,33 @@ async fn answer_batch(app: &App, caller: &Caller, text: &str) -> Answer {
     if replies.is_empty() {
         return Answer { error: None, body: Bytes::new() };
     }
-    success(app, &room, &replies).await
+    success(app, &room, replies).await
 }
 
 /// Writes an answer once there is room for it: a large one is held until its client has taken it.
-async fn success(app: &App, room: &Room, replies: &impl Serialize) -> Answer {
-    match app.memory().answer(room.answer_bytes_max()).await {
-        Ok(held) => Answer { error: None, body: Bytes::from_owner(Held::new(json_text(replies), held)) },
-        Err(error) => flat(error),
-    }
+async fn success(app: &App, room: &Room, replies: impl Serialize + Send + 'static) -> Answer {
+    let most = room.answer_bytes_max();
+    let written = match app.memory().answer(most).await {
+        Ok(None) => Ok(json_text(&replies).into()),
+        Ok(held) => {
+            let write = move || Bytes::from_owner(Held::new(json_text(&replies), held));
+            app.memory().heavy(write).await
+        }
+        Err(error) => Err(error),
+    };
+    written.map_or_else(flat, |body| Answer { error: None, body })
 }
 
-impl<'a> Members<'a> {
-    fn read(text: &'a str) -> Result<Members<'a>, ApiError> {
-        if !text.starts_with('{') {
-            let text = "A call must be a JSON object with the members jsonrpc, method, params and id";
-            return Err(ApiError::new(ErrorCode::NotACall, text));
-        }
-        serde_json::from_str(text).map_err(|error| not_json(&error))
+impl Reply {
+    fn result(outcome: Outcome, id: Option<Box<RawValue>>) -> Reply {
+        Reply { jsonrpc: VERSION, said: Said::Result(outcome), id }
     }
 
-    async fn perform(&self, app: &App, caller: &Caller, room: &mut Room) -> Result<Outcome, ApiError> {
-        let call = self.parse(caller)?;
-        api::perform(app, call, room).await
-    }
-
-    fn parse(&self, caller: &Caller) -> Result<Call, ApiError> {
-        let not_a_call = |text: &str| ApiError::new(ErrorCode::NotACall, text);
-        let version = self.jsonrpc.and_then(text).ok_or_else(|| {
-            not_a_call("A call must have the member 'jsonrpc', and it must be the string \"2.0\"")
-        })?;
-        let method = self
-            .method
-            .and_then(text)
-            .ok_or_else(|| not_a_call("A call must have the member 'method', and it must be a string"))?;
-        if version != VERSION {
-            let text = "Invalid or missing jsonrpc version field";
-            return Err(ApiError::new(ErrorCode::InvalidEnvelope, text).remedy("send \"jsonrpc\": \"2.0\""));
-        }
-        let params = self.params.map_or(Ok(Value::Null), |params| json::read(params.get()));
-        api::read(caller, &method, &params.map_err(|error| not_json(&error))?)
-    }
-}
-
-impl<'a> Reply<'a> {
-    fn error(error: ApiError, id: Option<&'a RawValue>) -> Reply<'a> {
+    fn error(error: ApiError, id: Option<Box<RawValue>>) -> Reply {
         let data = additions(&error);
-        Reply::Error {
-            jsonrpc: VERSION,
-            error: ErrorObject { code: error.code.number(), message: error.message, data },
-            id,
-        }
+        let error = ErrorObject { code: error.code.number(), message: error.message, data };
+        Reply { jsonrpc: VERSION, said: Said::Error(error), id }
     }
-}
-
-/// Reads a member that is there, also when it is null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-fn text(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-fn not_json(error: &dyn std::error::Error) -> ApiError {
-    ApiError::new(ErrorCode::BadParameters, format!("The body is not valid JSON: {error}"))
-}
-
-/// In a batch, what is no call is an error of the envelope.
-fn envelope(mut error: ApiError) -> ApiError {
-    error.code = ErrorCode::InvalidEnvelope;
-    error
 }
 
 /// Returns what an error carries beside its code and text.

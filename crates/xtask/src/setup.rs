@@ -26,6 +26,16 @@ const PACKAGES: &[Package] = &[
         is_there: || c_library_is_there("libc.a"),
     },
     Package {
+        name: "pkg-config",
+        why: "the published Rust clients of the tests find OpenSSL with it",
+        is_there: || answers("pkg-config", &["--version"]),
+    },
+    Package {
+        name: "libssl-dev",
+        why: "the published Rust clients of the tests are linked with OpenSSL",
+        is_there: || answers("pkg-config", &["--exists", "openssl"]),
+    },
+    Package {
         name: "python3",
         why: "the interpreter of sandboxes, and of the tests",
         is_there: || exists(SYSTEM_PYTHON),

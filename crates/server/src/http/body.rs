@@ -1,31 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads a body that is neither too large nor too slow.
+//! Reads a body that is neither too large nor too slow, and throws away what is not wanted.
 
 use std::future::poll_fn;
-use std::ops::Deref;
 use std::pin::Pin;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header;
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::{BODY_BYTES_MAX, HTTP_BODY_DRAIN_BYTES_MAX, HTTP_BODY_WAIT, MEMORY_SHARE_FREE_BYTES};
+use protocol::limits::{
+    BODY_BYTES_MAX, HTTP_BODY_DRAIN_BYTES_MAX, HTTP_BODY_WAIT, HTTP_REFUSED_BODY_WAIT,
+    MEMORY_SHARE_FREE_BYTES,
+};
 
 use crate::connections::{Busy, Presence};
 use crate::memory::{Memory, Share};
 
-/// A body that arrived whole. As long as it is held its call is under way, and its memory is counted.
+/// A body that arrived whole.
 #[derive(Debug)]
 pub(crate) struct Received {
-    bytes: Vec<u8>,
-    _share: Share,
-    _busy: Option<Busy>,
+    /// Its bytes; as long as they are held, their memory is counted.
+    pub(crate) bytes: Bytes,
+    /// Says that a call is under way on its connection.
+    pub(crate) busy: Option<Busy>,
 }
 
-impl Deref for Received {
-    type Target = [u8];
+struct Counted {
+    bytes: Vec<u8>,
+    _share: Share,
+}
 
-    fn deref(&self) -> &[u8] {
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -53,7 +59,28 @@ pub(crate) async fn read(memory: &Memory, request: Request) -> Result<Received, 
         }
     };
     let busy = head.extensions.get::<Presence>().map(Presence::busy);
-    Ok(Received { bytes, _share: share, _busy: busy })
+    Ok(Received { bytes: Bytes::from_owner(Counted { bytes, _share: share }), busy })
+}
+
+/// Lets the body of a refused request arrive and throws it away, while the answer is on its way.
+///
+/// A connection that is closed with unread bytes breaks for the other side, which then may not see why it was refused.
+/// This is for clients whose requests are as they should be but for the key: what declares no length or a large one, or
+/// waits for a go-ahead, is cut off.
+pub(crate) fn discard(request: Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
+    let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    if expected.is_none_or(|bytes| bytes == 0 || bytes > BODY_BYTES_MAX) {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = async { while let Ok(Some(_)) = next(&mut body).await {} };
+        // Slow ones are cut off as well.
+        let _ = tokio::time::timeout(HTTP_REFUSED_BODY_WAIT, rest).await;
+    });
 }
 
 async fn collect(body: &mut Body, declared: Option<usize>, share: &mut Share) -> Result<Vec<u8>, ApiError> {

@@ -2,17 +2,20 @@
 //! Routes, who may use them, and bodies of bounded size.
 //!
 //! A web page must not reach a server on its visitor's machine: no CORS headers are ever sent, and a request whose
-//! `Origin` or `Host` is foreign is refused before anything else is looked at.
+//! `Origin` or `Host` is foreign is refused before anything else is looked at. Next comes the key, where one is needed:
+//! whoever has none learns neither which paths there are nor what is wrong with the rest of the request, and no byte of
+//! its body is looked at.
 
 mod access;
 mod body;
+mod host_name;
 mod origin;
 
 use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -20,11 +23,16 @@ use axum::routing::{get, post};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::RETRY_AFTER_SECONDS;
 
+pub use self::host_name::{HostName, HostNameError};
+
+use self::body::Received;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::repeats::RepeatKey;
 use crate::rpc::{self, Answer};
 
+/// The one path that needs no key.
+const HEALTH: &str = "/api/v1/health";
 /// The header of an idempotency key.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -35,11 +43,12 @@ pub(crate) struct Local(pub(crate) SocketAddr);
 /// Returns the routes of a server.
 pub(crate) fn router(app: App) -> Router {
     Router::new()
-        .route("/api/v1/health", get(health))
+        .route(HEALTH, get(health))
         .route("/api/v1/rpc", post(call))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(refuse_foreign))
+        .layer(middleware::from_fn_with_state(app.clone(), refuse_strangers))
+        .layer(middleware::from_fn_with_state(app.clone(), refuse_foreign))
         .with_state(app)
 }
 
@@ -47,15 +56,11 @@ async fn health() -> Response {
     respond(StatusCode::OK, &br#"{"message":"Service is healthy"}"#[..])
 }
 
-async fn call(State(app): State<App>, request: Request) -> Response {
-    if let Err(error) = access::check(app.access(), request.headers()) {
-        return refuse(error);
-    }
+async fn call(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
     if !is_json(request.headers()) {
         let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
         return refuse(ApiError::new(ErrorCode::WrongContentType, text));
     }
-    let caller = Caller::open();
     match repeat_key(request.headers()) {
         Ok(key) => dress(answer(app, caller, key, request).await),
         Err(error) => refuse(error),
@@ -63,19 +68,19 @@ async fn call(State(app): State<App>, request: Request) -> Response {
 }
 
 async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
-    let body = match body::read(app.memory(), request).await {
-        Ok(body) => body,
+    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
+        Ok(received) => received,
         Err(error) => return rpc::flat(error),
     };
     let Some(key) = key else {
-        return rpc::answer(&app, &caller, &body).await;
+        return rpc::answer(&app, &caller, bytes).await;
     };
     let call = || {
         // It may go on without the client, so it has its own of everything.
-        let (app, caller, body) = (app.clone(), caller.clone(), body.to_vec());
-        async move { rpc::answer(&app, &caller, &body).await }
+        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
+        async move { rpc::answer(&app, &caller, bytes).await }
     };
-    app.repeats().once(&caller, key, &body, call).await.unwrap_or_else(rpc::flat)
+    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
 }
 
 /// Reads the key with which a client marks a call that it may send again.
@@ -101,11 +106,28 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
     refuse(ApiError::new(ErrorCode::WrongHttpMethod, text))
 }
 
-async fn refuse_foreign(request: Request, next: Next) -> Response {
+async fn refuse_foreign(State(app): State<App>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Local>().map(|local| local.0);
-    match origin::check(request.headers(), request.uri(), local) {
+    match origin::check(&request, local, app.allowed_hosts()) {
         Ok(()) => next.run(request).await,
         Err(error) => refuse(error),
+    }
+}
+
+/// Lets in who may call, as a [`Caller`] in the request's extensions.
+async fn refuse_strangers(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if access::is_public(&request) {
+        return next.run(request).await;
+    }
+    match access::check(app.access(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => {
+            body::discard(request);
+            refuse(error)
+        }
     }
 }
 
@@ -128,6 +150,9 @@ fn dress(answer: Answer) -> Response {
     let mut response = respond(status, answer.body);
     if code == ErrorCode::NoCapacity {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

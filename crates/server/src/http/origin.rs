@@ -2,23 +2,35 @@
 //! Tells our own address from a foreign one.
 //!
 //! A page of a foreign origin names it in `Origin`. A page whose host name was made to point here names that in `Host`.
-//! Ours are the loopback names, and the address at which the connection came in; the port does not matter, so that a
-//! forwarded one works.
+//! Ours are the loopback names, the address at which the connection came in, and the names that the operator allowed; the
+//! port does not matter, so that a forwarded one works.
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::extract::Request;
+use axum::http::header;
 use protocol::errors::{ApiError, ErrorCode};
 
+use super::HostName;
+
 /// Lets a request pass that names no foreign host and no foreign origin.
-pub(crate) fn check(headers: &HeaderMap, uri: &Uri, local: Option<SocketAddr>) -> Result<(), ApiError> {
+pub(crate) fn check(
+    request: &Request,
+    local: Option<SocketAddr>,
+    allowed: &[HostName],
+) -> Result<(), ApiError> {
+    let (headers, uri) = (request.headers(), request.uri());
+    let is_ours = |host| is_ours(host, local, allowed);
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|value| value.to_str().ok()).unwrap_or("");
     let one = hosts.next().is_none();
-    let target = uri.authority().is_none_or(|authority| is_ours(authority.as_str(), local));
-    if !one || !target || !is_ours(host, local) {
+    let target = uri.authority().is_none_or(|authority| is_ours(authority.as_str()));
+    if !one || !target || !is_ours(host) {
         let text = "Access denied: the request's Host is not an address of this server";
-        return Err(forbidden(text).remedy("use http://127.0.0.1 or the address that the server listens on"));
+        return Err(forbidden(text).remedy(
+            "use http://127.0.0.1 or the address that the server listens on; further names are allowed with: msb server \
+             start --allowed-host NAME",
+        ));
     }
     let foreign = |origin: &axum::http::HeaderValue| {
         let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
@@ -34,9 +46,9 @@ fn forbidden(text: &str) -> ApiError {
     ApiError::new(ErrorCode::Forbidden, text)
 }
 
-fn is_ours(host: &str, local: Option<SocketAddr>) -> bool {
+fn is_ours(host: &str, local: Option<SocketAddr>, allowed: &[HostName]) -> bool {
     let name = without_port(host);
-    if name.eq_ignore_ascii_case("localhost") {
+    if name.eq_ignore_ascii_case("localhost") || allowed.iter().any(|own| own.is(name)) {
         return true;
     }
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
@@ -58,17 +70,23 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::body::Body;
 
     use super::*;
 
-    fn passes(host: &str, origin: Option<&str>, local: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
-        if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
+    fn request(uri: &str, hosts: &[&str], origin: Option<&str>) -> Request {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
         }
-        check(&headers, &Uri::from_static("/"), Some(local.parse().unwrap())).is_ok()
+        if let Some(origin) = origin {
+            request = request.header(header::ORIGIN, origin);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    fn passes(host: &str, origin: Option<&str>, local: &str) -> bool {
+        check(&request("/", &[host], origin), Some(local.parse().unwrap()), &[]).is_ok()
     }
 
     #[test]
@@ -116,13 +134,26 @@ mod tests {
 
     #[test]
     fn two_hosts_or_none_are_refused() {
-        let mut headers = HeaderMap::new();
-        let uri = Uri::from_static("/");
-        assert!(check(&headers, &uri, None).is_err());
-        headers.append(header::HOST, HeaderValue::from_static("localhost"));
-        assert!(check(&headers, &uri, None).is_ok());
-        assert!(check(&headers, &Uri::from_static("http://example.com/"), None).is_err());
-        headers.append(header::HOST, HeaderValue::from_static("localhost"));
-        assert!(check(&headers, &uri, None).is_err());
+        let passes = |uri, hosts: &[&str]| check(&request(uri, hosts, None), None, &[]).is_ok();
+        assert!(!passes("/", &[]));
+        assert!(passes("/", &["localhost"]));
+        assert!(!passes("http://example.com/", &["localhost"]));
+        assert!(!passes("/", &["localhost", "localhost"]));
+    }
+
+    #[test]
+    fn names_that_the_operator_allowed_are_ours_and_nothing_below_them() {
+        let names = ["sandbox.example.com", "192.0.2.7"].map(|name| HostName::parse(name).unwrap());
+        let passes =
+            |host, origin| check(&request("/", &[host], origin), "127.0.0.1:1".parse().ok(), &names).is_ok();
+        for host in ["sandbox.example.com", "Sandbox.Example.COM:8443", "192.0.2.7:80", "localhost"] {
+            assert!(passes(host, None), "{host}");
+        }
+        for host in ["example.com", "x.sandbox.example.com", "sandbox.example.com.evil", "192.0.2.70", ""] {
+            assert!(!passes(host, None), "{host}");
+        }
+        assert!(passes("sandbox.example.com", Some("https://sandbox.example.com")));
+        assert!(!passes("sandbox.example.com", Some("https://example.com")));
+        assert!(!passes("localhost", Some("https://sandbox.example.com")));
     }
 }

@@ -3,14 +3,14 @@
 //! see what is really sent.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use image::{Allowed, Resolver};
 use runtime::fake::Fake;
 use serde_json::{Value, json};
-use server::{Access, App, Host};
+use server::{Access, App, Host, HostName, Keys};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -46,7 +46,16 @@ impl Server {
         Server::with(Access::Open, 100).await
     }
 
+    /// Starts one that asks for the keys of a home.
+    pub(crate) async fn with_keys(home: &Path) -> Server {
+        Server::with(Access::Keys(Arc::new(Keys::open(home).unwrap())), 100).await
+    }
+
     pub(crate) async fn with(access: Access, sandboxes_max: usize) -> Server {
+        Server::with_hosts(access, sandboxes_max, &[]).await
+    }
+
+    pub(crate) async fn with_hosts(access: Access, sandboxes_max: usize, hosts: &[&str]) -> Server {
         let home = tempfile::tempdir().unwrap();
         let image = home.path().join("rootfs");
         fs_err::create_dir(&image).unwrap();
@@ -54,6 +63,7 @@ impl Server {
         let images = Resolver::new(home.path(), allowed).unwrap();
         let fake = Fake::new();
         let app = App::with_capacity(Arc::new(fake.clone()), images, MACHINE, access, sandboxes_max);
+        let app = app.allow_hosts(hosts.iter().map(|name| HostName::parse(name).unwrap()).collect());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, receiver) = oneshot::channel::<()>();

@@ -100,21 +100,17 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not() {
 }
 
 #[tokio::test]
-async fn without_dev_nobody_gets_in_but_health_answers() {
-    let server = Server::with(Access::Keys, 10).await;
-    assert_eq!(server.request("GET /api/v1/health", &[], b"").await.status, 200);
-    for header in
-        [None, Some(("Authorization", "Bearer nonsense")), Some(("Authorization", "Basic bXNiOg=="))]
-    {
-        let headers: Vec<(&str, &str)> = [Some(JSON), header].into_iter().flatten().collect();
-        let answer = server.request("POST /api/v1/rpc", &headers, PING).await;
-        assert_eq!(answer.flat(401, 1001), "Invalid credentials");
-        assert!(answer.json()["remedy"].as_str().unwrap().contains("--dev"));
-    }
-    for header in [("Authorization", "Bearer msb_x.y.z"), ("Proxy-Authorization", "msb_x.y.z")] {
-        let answer = server.request("POST /api/v1/rpc", &[JSON, header], PING).await;
-        assert_eq!(answer.flat(401, 1004), "Invalid or expired token");
-    }
+async fn a_name_that_the_operator_allowed_is_ours() {
+    let server = Server::with_hosts(Access::Open, 10, &["sandbox.example.com"]).await;
+    let own = ("Host", "sandbox.example.com");
+    assert_eq!(server.request("POST /api/v1/rpc", &[JSON, own], PING).await.status, 200);
+    let origin = ("Origin", "https://sandbox.example.com");
+    assert_eq!(server.request("POST /api/v1/rpc", &[JSON, own, origin], PING).await.status, 200);
+    let foreign = ("Origin", "https://example.com");
+    server.request("POST /api/v1/rpc", &[JSON, own, foreign], PING).await.flat(403, 3001);
+    let answer = server.request("POST /api/v1/rpc", &[JSON, ("Host", "example.com")], PING).await;
+    answer.flat(403, 3001);
+    assert!(answer.json()["remedy"].as_str().unwrap().contains("--allowed-host"));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod calls;
 mod envelope;
 mod hostile;
 mod http;
+mod keys;
 mod lifecycle;
 mod metrics;
 mod repeats;

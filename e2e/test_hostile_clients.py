@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that mean harm, beside one that means none: it notices little, and the server's memory stays in bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from microsandbox import PythonSandbox
+
+from host import Server, descendants, need_everything
+
+CLIENT = Path(__file__).with_name("hostile_client.py")
+SECONDS = 3
+RUNS = 40
+# How much slower a run may be beside an attack than alone: the median, measured in the same minute.
+SLOWER_MAX = 10
+# What the limits in protocol::limits allow together, with room for the allocator.
+MEMORY_MIB_MAX = 1800
+# How long the server may take to close what an attacker left.
+SETTLE_SECONDS = 20
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    need_everything()
+    server = Server.start(tmp_path_factory.mktemp("attacked"))
+    yield server
+    server.end()
+
+
+@pytest.fixture
+async def healthy(attacked: Server, name: str) -> AsyncIterator[PythonSandbox]:
+    async with PythonSandbox.create(name=name, server_url=attacked.url) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def victim(attacked: Server, name: str) -> AsyncIterator[PythonSandbox]:
+    """Give the sandbox that the attacker uses."""
+    async with PythonSandbox.create(name=f"{name}-victim", server_url=attacked.url) as sandbox:
+        yield sandbox
+
+
+async def p50(sandbox: PythonSandbox) -> float:
+    """Return the median of the time of a small run, in seconds."""
+    times: list[float] = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        execution = await sandbox.run("1")
+        times.append(time.perf_counter() - began)
+        assert await execution.output() == "1"
+    return statistics.median(times)
+
+
+def memory_mib(server: Server) -> int:
+    """Return the most memory that the server ever had resident, and begin anew."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return int(line.split()[1]) // 1024
+
+
+def descriptors(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+class Attack:
+    """One hostile client while it does its work."""
+
+    def __init__(self, kind: str, server: Server, sandbox: PythonSandbox | None = None) -> None:
+        name = [sandbox.name] if sandbox else []
+        self.command = [sys.executable, CLIENT, kind, "127.0.0.1", str(server.port), str(SECONDS), *name]
+
+    async def __aenter__(self) -> Attack:
+        self.process = await asyncio.create_subprocess_exec(*self.command, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        assert await asyncio.wait_for(self.process.stdout.readline(), 60) == b"ready\n"
+        return self
+
+    async def seen(self) -> dict[str, int]:
+        """Wait for its end and return what it saw."""
+        out, _ = await asyncio.wait_for(self.process.communicate(), 60)
+        assert self.process.returncode == 0
+        return json.loads(out)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.communicate()
+
+
+ALONE = ["idle", "slow_heads", "slow_bodies", "stalled_bodies", "head_flood", "body_flood", "deep_json", "garbage"]
+ANSWERS = {
+    "head_flood": {"431"},
+    "body_flood": {"400"},
+    "deep_json": {"400"},
+    "garbage": {"400", "415", "0"},
+    "pipelining": {"200"},
+}
+
+
+@pytest.mark.parametrize("kind", [*ALONE, "pipelining", "stalled_readers", "vanishing"])
+async def test_another_client_hardly_notices(
+    attacked: Server, healthy: PythonSandbox, victim: PythonSandbox, kind: str
+) -> None:
+    await p50(healthy)
+    alone = await p50(healthy)
+    memory_mib(attacked)
+    open_before = descriptors(attacked)
+    processes_before = descendants(attacked.process.pid)
+    async with Attack(kind, attacked, victim) as attack:
+        beside = await p50(healthy)
+        async with PythonSandbox.create(server_url=attacked.url) as newcomer:
+            assert await (await newcomer.run("2")).output() == "2"
+        seen = await attack.seen()
+    # Twice, so that what else the machine does meanwhile is seen in both.
+    alone = max(alone, await p50(healthy))
+    peak = memory_mib(attacked)
+    print(f"{kind}: run p50 {alone * 1000:.1f} ms alone, {beside * 1000:.1f} ms beside; peak {peak} MiB; {seen}")
+    assert beside <= SLOWER_MAX * alone, f"{beside / alone:.1f} times as slow"
+    assert peak < MEMORY_MIB_MAX
+    assert sum(seen.values()) > 0
+    if kind in ANSWERS:
+        assert set(seen) <= ANSWERS[kind], seen
+    # What the attacker left is gone: its connections, and what it made the sandbox do.
+    await settled(lambda: descriptors(attacked) <= open_before + 8)
+    assert await (await asyncio.wait_for(victim.run("1"), 30)).output() == "1"
+    await settled(lambda: len(descendants(attacked.process.pid)) <= len(processes_before))
+
+
+async def settled(holds: object) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it is not cleared up"
+        await asyncio.sleep(0.1)
