@@ -12,8 +12,12 @@ import pytest
 
 from conftest import Server
 from microsandbox import (
+    AccessError,
+    CapacityError,
     CommandTimeout,
     MicrosandboxError,
+    NotFoundError,
+    NotRunningError,
     PythonSandbox,
     ServerUnreachableError,
     StartTimeoutError,
@@ -150,6 +154,32 @@ async def test_a_command_that_does_not_exist_is_no_timeout(server: Server) -> No
         with pytest.raises(MicrosandboxError) as caught:
             await sandbox.command.run("nope")
     assert not isinstance(caught.value, TimeoutError)
+
+
+@acts
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, 1001, AccessError),
+        (401, 1004, AccessError),
+        (403, 3001, AccessError),
+        (404, 4001, NotFoundError),
+        (409, 4009, NotRunningError),
+        (429, 4290, CapacityError),
+        (400, 2001, MicrosandboxError),
+        (500, 5002, MicrosandboxError),
+    ],
+)
+async def test_a_refusal_is_of_the_kind_that_its_code_says(
+    server: Server, method: str, begin: str, act: Act, status: int, code: int, kind: type[MicrosandboxError]
+) -> None:
+    server.answer_json(method, status, {"error": "no", "code": code, "request_id": "r1"})
+    async with PythonSandbox.create() as sandbox:
+        with pytest.raises(MicrosandboxError) as caught:
+            await act(sandbox)
+    assert type(caught.value) is kind
+    assert (caught.value.code, caught.value.request_id) == (code, "r1")
+    assert str(caught.value).startswith(begin)
 
 
 async def test_the_servers_own_start_deadline_is_a_timeout(server: Server) -> None:

@@ -25,6 +25,11 @@ from microsandbox import (
     StartTimeoutError,
 )
 
+ERRORS = [
+    shown
+    for name in microsandbox.__all__
+    if isinstance(shown := getattr(microsandbox, name), type) and issubclass(shown, Exception)
+]
 EMPTY = inspect.Parameter.empty
 IDENTITY = {"server_url": None, "namespace": "default", "name": None, "api_key": None}
 
@@ -99,9 +104,13 @@ def test_errors_form_the_tree_that_is_drawn() -> None:
     }.items():
         assert issubclass(kind, MicrosandboxError)
         assert issubclass(kind, also)
+    drawn = inspect.getdoc(MicrosandboxError) or ""
+    for kind in ERRORS:
+        assert issubclass(kind, MicrosandboxError)
+        assert f" {kind.__name__}" in drawn
 
 
-@pytest.mark.parametrize("kind", [MicrosandboxError, StartTimeoutError, CommandTimeout, ServerUnreachableError])
+@pytest.mark.parametrize("kind", ERRORS)
 def test_errors_keep_what_they_carry_when_they_are_copied(kind: type[MicrosandboxError]) -> None:
     error = kind("what happened", code=5002, request_id="r1", cause="c", remedy="do this")
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):

@@ -14,12 +14,23 @@ Example:
 """
 
 from ._command import Command, CommandExecution
-from ._errors import CommandTimeout, MicrosandboxError, ServerUnreachableError, StartTimeoutError
+from ._errors import (
+    AccessError,
+    CapacityError,
+    CommandTimeout,
+    MicrosandboxError,
+    NotFoundError,
+    NotRunningError,
+    ServerUnreachableError,
+    StartTimeoutError,
+)
 from ._execution import Execution
 from ._metrics import Metrics
 from ._sandbox import NodeSandbox, PythonSandbox
 
 __all__ = [
+    "AccessError",
+    "CapacityError",
     "Command",
     "CommandExecution",
     "CommandTimeout",
@@ -27,6 +38,8 @@ __all__ = [
     "Metrics",
     "MicrosandboxError",
     "NodeSandbox",
+    "NotFoundError",
+    "NotRunningError",
     "PythonSandbox",
     "ServerUnreachableError",
     "StartTimeoutError",

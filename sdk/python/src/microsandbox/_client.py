@@ -19,7 +19,16 @@ from typing import Any, Protocol, TypeVar, cast
 
 import aiohttp
 
-from ._errors import CommandTimeout, MicrosandboxError, ServerUnreachableError, StartTimeoutError
+from ._errors import (
+    AccessError,
+    CapacityError,
+    CommandTimeout,
+    MicrosandboxError,
+    NotFoundError,
+    NotRunningError,
+    ServerUnreachableError,
+    StartTimeoutError,
+)
 from ._execution import join_lines, output_lines
 
 T = TypeVar("T")
@@ -30,6 +39,16 @@ DEFAULT_SERVER_URL = "http://127.0.0.1:5555"
 UNKNOWN = 4001
 NOT_RUNNING = 4009
 START_TIMED_OUT = 5004
+
+# The error codes that have a class of their own.
+_KINDS: dict[int, type[MicrosandboxError]] = {
+    1001: AccessError,
+    1004: AccessError,
+    3001: AccessError,
+    UNKNOWN: NotFoundError,
+    NOT_RUNNING: NotRunningError,
+    4290: CapacityError,
+}
 
 # How long a connection to the server may take to open, in seconds.
 _CONNECT_SECONDS = 10.0
@@ -201,7 +220,8 @@ def _kind(method: str, fields: Mapping[str, Any]) -> type[MicrosandboxError]:
         return StartTimeoutError
     if method == "sandbox.command.run" and fields.get("timed_out") is True:
         return CommandTimeout
-    return MicrosandboxError
+    code = fields.get("code")
+    return _KINDS.get(code, MicrosandboxError) if isinstance(code, int) else MicrosandboxError
 
 
 def _text(value: object) -> str | None:

@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, as exceptions.
-
-    RuntimeError
-    └── MicrosandboxError
-        ├── StartTimeoutError         (also a TimeoutError)
-        ├── CommandTimeout            (also a TimeoutError)
-        └── ServerUnreachableError    (also a ConnectionError)
-
-Code that raises inside a sandbox is no exception here: `Execution.has_error()` tells.
-"""
+"""What can go wrong, as exceptions."""
 
 from __future__ import annotations
 
 
 class MicrosandboxError(RuntimeError):
     """Something that was asked of a sandbox or its server failed.
+
+        RuntimeError
+        └── MicrosandboxError
+            ├── AccessError               the key is missing, not valid, or for another namespace
+            ├── NotFoundError             no such sandbox or image
+            ├── NotRunningError           the sandbox is known, but does not run
+            ├── CapacityError             the server or its machine is full
+            ├── StartTimeoutError         (also a TimeoutError)
+            ├── CommandTimeout            (also a TimeoutError)
+            └── ServerUnreachableError    (also a ConnectionError)
+
+    What the server refuses for another reason, such as a wrong parameter, is a plain `MicrosandboxError`.
+
+    Code that raises inside a sandbox is no exception here: `Execution.has_error()` tells.
 
     Attributes:
         code: The server's error code (for example 4001, unknown sandbox or image); None when no server answered.
@@ -44,6 +49,25 @@ class MicrosandboxError(RuntimeError):
         self.request_id = request_id
         self.cause = cause
         self.remedy = remedy
+
+
+class AccessError(MicrosandboxError):
+    """The server asks for a key, and none came, or one that is not valid or is made for another namespace.
+
+    Keys are made with `msb server keygen`; the SDK takes them from `api_key` or MSB_API_KEY.
+    """
+
+
+class NotFoundError(MicrosandboxError):
+    """There is no sandbox of that name in the namespace, or no such image."""
+
+
+class NotRunningError(MicrosandboxError):
+    """The sandbox was started once, but does not run any more; the message says how it ended."""
+
+
+class CapacityError(MicrosandboxError):
+    """The server or its machine is full: nothing was done, and the same can be tried again later."""
 
 
 class StartTimeoutError(MicrosandboxError, TimeoutError):
