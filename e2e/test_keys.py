@@ -81,18 +81,23 @@ def secret_of(home: Path) -> bytes:
     return (home / "server.key").read_bytes()
 
 
-def expired_key(home: Path) -> str:
-    """Return a key that was good until an hour ago: what a real one is after its time."""
-    now = int(time.time())
-    claims = {"exp": now - 3600, "iat": now - 7200, "namespace": "*", "jti": secrets.token_hex(8)}
+def signed(secret: bytes, claims: dict[str, Any]) -> str:
+    """Return a key of these claims, as whoever has this secret makes it."""
     parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"typ": "JWT", "alg": "HS256"}, claims)]
-    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    signature = base64.urlsafe_b64encode(hmac.new(secret_of(home), signed, hashlib.sha256).digest()).rstrip(b"=")
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = base64.urlsafe_b64encode(hmac.new(secret, text, hashlib.sha256).digest()).rstrip(b"=")
+    return f"msb_{(text + b'.' + signature).decode()}"
+
+
+def expired_key(home: Path, ago: int = 3600) -> str:
+    """Return a key that was good until so many seconds ago: what a real one is after its time."""
+    now = int(time.time())
+    claims = {"exp": now - ago, "iat": now - ago - 3600, "namespace": "*", "jti": secrets.token_hex(8)}
     with closing(sqlite3.connect(home / "state.db")) as store:
         row = (claims["jti"], "*", claims["iat"], claims["exp"])
         store.execute("insert into keys (id, namespace, made, expires) values (?, ?, ?, ?)", row)
         store.commit()
-    return f"msb_{(signed + b'.' + signature).decode()}"
+    return signed(secret_of(home), claims)
 
 
 @pytest.fixture(scope="module")

@@ -63,38 +63,6 @@ async def test_a_sandbox_can_be_started_again_and_is_fresh(server: Server, name:
         await sandbox.stop()
 
 
-async def test_starting_a_running_sandbox_over_the_wire_changes_nothing(python: PythonSandbox, wire: Wire) -> None:
-    await python.run("x = 42")
-    other = {"image": "microsandbox/python", "memory": 256, "cpus": 1}
-    for config in ({"image": "microsandbox/python", "memory": 512, "cpus": 1}, other):
-        result = await wire.result("sandbox.start", sandbox=python.name, config=config)
-        assert isinstance(result, str)
-        assert f"Sandbox {python.name} started successfully" in result
-        assert "timed out waiting" not in result
-    assert await (await python.run("x")).output() == "42"
-
-
-async def test_stopping_twice_is_fine_and_stopping_the_unknown_is_not(wire: Wire, name: str) -> None:
-    never = await wire.call("sandbox.stop", {"namespace": "default", "sandbox": name})
-    assert (never.status, never.body["code"]) == (404, 4001)
-    await wire.result("sandbox.start", sandbox=name, config={"image": "microsandbox/python"})
-    for _ in range(2):
-        assert await wire.result("sandbox.stop", sandbox=name) == f"Sandbox {name} stopped successfully"
-    elsewhere = await wire.call("sandbox.stop", {"namespace": "elsewhere", "sandbox": name})
-    assert (elsewhere.status, elsewhere.body["code"]) == (404, 4001)
-
-
-async def test_a_stopped_sandbox_is_known_but_cannot_be_used(wire: Wire, name: str) -> None:
-    await wire.result("sandbox.start", sandbox=name, config={"image": "microsandbox/python"})
-    await wire.result("sandbox.stop", sandbox=name)
-    target = {"namespace": "default", "sandbox": name}
-    run = await wire.call("sandbox.repl.run", {**target, "language": "python", "code": "1"})
-    command = await wire.call("sandbox.command.run", {**target, "command": "true"})
-    for answer in (run, command):
-        assert (answer.status, answer.body["code"]) == (409, 4009)
-        assert name in answer.body["error"]
-
-
 async def test_namespaces_do_not_share_names(server: Server, wire: Wire, name: str) -> None:
     async with (
         PythonSandbox.create(name=name, namespace="one") as one,

@@ -11,6 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::limits::UNKNOWN_NAME_CHARS_MAX;
 use crate::names::NameError;
 use crate::params::{Params, ParamsError};
 use crate::requests::Parameters;
@@ -98,7 +99,7 @@ macro_rules! methods {
                     let params = Params::object(params, <$params as Parameters>::NO_OBJECT)?;
                     <$params as Parameters>::read(&params).map(Call::$variant)
                 })+
-                other => Err(ParseError::Method(other.to_owned())),
+                other => Err(ParseError::Method(shown(other))),
             }
         }
     };
@@ -171,6 +172,11 @@ impl Method {
     pub fn summary(&self) -> &'static str {
         self.description.trim().lines().next().unwrap_or_default().trim()
     }
+}
+
+/// Returns as much of an unknown name as is worth repeating.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(UNKNOWN_NAME_CHARS_MAX).collect()
 }
 
 fn schema<T: schemars::JsonSchema>() -> Schema {

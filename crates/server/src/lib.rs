@@ -20,6 +20,8 @@ mod app;
 mod caller;
 mod connections;
 mod envelope;
+#[cfg(test)]
+mod fuzz;
 mod home;
 mod host;
 mod http;

@@ -260,5 +260,12 @@ fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the fuzz target of keys needs.
+#[cfg(test)]
+pub(crate) mod fuzzed {
+    pub(crate) use super::secret::Secret;
+    pub(crate) use super::token::{read, write};
+}
+
 #[cfg(test)]
 mod tests;

@@ -116,6 +116,7 @@ async fn a_name_that_the_operator_allowed_is_ours() {
 #[tokio::test]
 async fn a_key_on_a_development_server_is_ignored() {
     let server = Server::start().await;
-    let headers = [JSON, ("Authorization", "Bearer msb_anything")];
-    assert_eq!(server.request("POST /api/v1/rpc", &headers, PING).await.status, 200);
+    for header in [("Authorization", "Bearer msb_anything"), ("Proxy-Authorization", "nonsense")] {
+        assert_eq!(server.request("POST /api/v1/rpc", &[JSON, header], PING).await.status, 200);
+    }
 }

@@ -14,6 +14,7 @@ mod lifecycle;
 mod mcp;
 mod metrics;
 mod repeats;
+mod scopes;
 mod shutdown;
 
 /// A file that is not in the list above would never be compiled, and its tests never run.

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Fuzz targets: what strangers send to the two parsers that meet it first.
+//!
+//! `cargo test` runs each for a fixed number of inputs, made from the corpus in `corpus/` by random edits. `cargo bolero`
+//! (a subcommand of cargo) runs the same targets for as long as one likes, led by coverage:
+//! `cargo bolero test -p server fuzz::an_envelope_of_any_bytes`.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bolero::{TypeGenerator, check};
+use protocol::calls::{Call, Scope};
+use protocol::limits::BATCH_CALLS_MAX;
+use protocol::names::NamespaceName;
+
+use crate::caller::Caller;
+use crate::envelope::{self, Asked, Request};
+use crate::keys::fuzzed::{Secret, read, write};
+
+/// How many inputs each target gets in a test.
+const INPUTS: usize = 10_000;
+/// Longest text of an error, whatever it is about, in bytes.
+const ERROR_BYTES_MAX: usize = 1024;
+
+/// A text of the corpus, changed.
+#[derive(Debug, TypeGenerator)]
+struct Mutant {
+    seed: u8,
+    edits: Vec<Edit>,
+}
+
+#[derive(Debug, TypeGenerator)]
+enum Edit {
+    Set { at: u16, byte: u8 },
+    Insert { at: u16, bytes: Vec<u8> },
+    Remove { at: u16, length: u8 },
+    Repeat { at: u16, length: u8, times: u8 },
+    Splice { at: u16, seed: u8, from: u16, length: u16 },
+}
+
+impl Mutant {
+    fn of(&self, corpus: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = pick(corpus, self.seed).to_vec();
+        for edit in &self.edits {
+            edit.apply(&mut bytes, corpus);
+        }
+        bytes
+    }
+}
+
+impl Edit {
+    fn apply(&self, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {
+        let position = |at: &u16| usize::from(*at) % (bytes.len() + 1);
+        let end = |start: usize, length: usize| (start + length).min(bytes.len());
+        match self {
+            Edit::Set { at, byte } => {
+                let at = position(at);
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = *byte;
+                }
+            }
+            Edit::Insert { at, bytes: more } => {
+                let at = position(at);
+                bytes.splice(at..at, more.iter().copied());
+            }
+            Edit::Remove { at, length } => {
+                let at = position(at);
+                bytes.drain(at..end(at, usize::from(*length)));
+            }
+            Edit::Repeat { at, length, times } => {
+                let at = position(at);
+                let piece = bytes[at..end(at, usize::from(*length) % 8)].repeat(usize::from(*times));
+                bytes.splice(at..at, piece);
+            }
+            Edit::Splice { at, seed, from, length } => {
+                let (at, other) = (position(at), pick(corpus, *seed));
+                let from = usize::from(*from) % (other.len() + 1);
+                let to = (from + usize::from(*length) % 64).min(other.len());
+                bytes.splice(at..at, other[from..to].iter().copied());
+            }
+        }
+    }
+}
+
+fn pick(corpus: &[Vec<u8>], seed: u8) -> &[u8] {
+    &corpus[usize::from(seed) % corpus.len()]
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let entries = fs_err::read_dir(folder).unwrap();
+    let mut texts: Vec<Vec<u8>> = entries.map(|entry| fs_err::read(entry.unwrap().path()).unwrap()).collect();
+    texts.sort();
+    assert!(texts.len() > 1);
+    texts
+}
+
+fn scoped() -> (Caller, Scope) {
+    let scope = Scope::One(NamespaceName::parse("team").unwrap());
+    (Caller::with_key("k", scope.clone()), scope)
+}
+
+/// Says whether there was a call.
+fn envelope_keeps_its_promises(bytes: &[u8]) -> bool {
+    let (caller, scope) = scoped();
+    let asked = match envelope::read(&caller, bytes) {
+        Ok(Request::Single(asked)) => vec![asked],
+        Ok(Request::Batch(asked)) => {
+            assert!((1..=BATCH_CALLS_MAX).contains(&asked.len()));
+            asked
+        }
+        Err(error) => {
+            assert!(error.message.len() <= ERROR_BYTES_MAX, "{error:?}");
+            return false;
+        }
+    };
+    let mut calls = 0;
+    let text = std::str::from_utf8(bytes).expect("what was read is text");
+    for Asked { id, call } in asked {
+        let id = id.map(|id| id.get().to_owned()).filter(|id| id != "null");
+        assert!(id.is_none_or(|id| text.contains(&id)), "an id that nobody sent");
+        match call {
+            Ok(Call::Discover(_)) => {}
+            Ok(call) => {
+                assert_eq!(call.scope().as_ref(), Some(&scope), "a call beyond the key's namespace");
+                calls += 1;
+            }
+            Err(error) => assert!(error.to_string().len() <= ERROR_BYTES_MAX, "{error:?}"),
+        }
+    }
+    calls > 0
+}
+
+/// Says whether there was a key.
+fn key_keeps_its_promises(bytes: &[u8]) -> bool {
+    let secret = Secret::new(b"0123456789abcdefghijklmnopqrstuv");
+    let text = String::from_utf8_lossy(bytes);
+    // As a stranger's text: nobody guesses a signature.
+    assert!(read(&text, &secret).is_err());
+    assert!(read(&format!("msb_{text}"), &secret).is_err());
+    // As something that was signed with the secret, so that the parser behind the signature is met too.
+    let parts = text.split_inclusive("}.").map(|part| part.strip_suffix('.').unwrap_or(part));
+    let signed = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).collect::<Vec<String>>().join(".");
+    let signature = URL_SAFE_NO_PAD.encode(secret.sign(signed.as_bytes()));
+    let Ok(claims) = read(&format!("msb_{signed}.{signature}"), &secret) else { return false };
+    assert_eq!(read(&write(&claims, &secret), &secret), Ok(claims), "what was read can be written");
+    true
+}
+
+#[test]
+fn an_envelope_of_any_bytes() {
+    let corpus = corpus("envelope");
+    assert!(corpus.iter().any(|bytes| envelope_keeps_its_promises(bytes)), "the corpus has one that is good");
+    check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
+        envelope_keeps_its_promises(&mutant.of(&corpus));
+    });
+}
+
+#[test]
+fn a_key_of_any_bytes() {
+    let corpus = corpus("key");
+    assert!(corpus.iter().any(|bytes| key_keeps_its_promises(bytes)), "the corpus has one that is good");
+    check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
+        key_keeps_its_promises(&mutant.of(&corpus));
+    });
+}
