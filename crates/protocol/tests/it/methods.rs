@@ -132,3 +132,20 @@ fn a_method_is_found_under_each_of_its_names() {
     let all = parse("sandbox.metrics.get", &json!({"namespace": "*"})).unwrap();
     assert_eq!(all.scope(), Some(Scope::All));
 }
+
+#[test]
+fn the_documentation_has_the_table_of_errors() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, status, meaning, _, _] = cells[..] else { return None };
+        Some((number.parse::<i32>().ok()?, status.parse::<u16>().ok()?, meaning.to_owned()))
+    };
+    let documented: Vec<(i32, u16, String)> = text.lines().filter_map(row).collect();
+    let table: Vec<(i32, u16, String)> = ErrorCode::ALL
+        .iter()
+        .map(|code| (code.number(), code.http_status(), code.meaning().to_owned()))
+        .collect();
+    assert_eq!(documented, table);
+}
