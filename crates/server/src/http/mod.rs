@@ -29,7 +29,7 @@ use self::body::Received;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::mcp::Mcp;
-use crate::repeats::RepeatKey;
+use crate::repeats::{self, RepeatKey};
 use crate::rpc::{self, Answer};
 
 /// The one path that needs no key.
@@ -61,11 +61,11 @@ async fn health() -> Response {
 }
 
 async fn call(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
-    let checked = must_be_json(request.headers()).and_then(|()| repeat_key(request.headers()));
-    match checked {
-        Ok(key) => dress(answer(app, caller, key, request).await),
-        Err(error) => refuse(error),
-    }
+    let work = |caller: Caller, _: HeaderMap, body: Bytes| {
+        let app = app.clone();
+        async move { dress(rpc::answer(&app, &caller, body).await) }
+    };
+    answer(&app, caller, request, work).await.unwrap_or_else(refuse)
 }
 
 async fn message(
@@ -74,30 +74,34 @@ async fn message(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    if let Err(error) = must_be_json(request.headers()) {
-        return refuse(error);
-    }
-    let head = request.headers().clone();
-    match body::read(app.memory(), request).await {
-        Ok(Received { bytes, busy: _busy }) => mcp.answer(&head, caller, bytes).await,
-        Err(error) => refuse(error),
-    }
+    let work =
+        |caller: Caller, head: HeaderMap, body: Bytes| async move { mcp.answer(&head, caller, body).await };
+    answer(&app, caller, request, work).await.unwrap_or_else(refuse)
 }
 
-async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
-    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
-        Ok(received) => received,
-        Err(error) => return rpc::flat(error),
-    };
+/// Reads a request and does its work: once for each idempotency key, if the client sent one.
+async fn answer<F>(
+    app: &App,
+    caller: Caller,
+    request: Request,
+    work: impl FnOnce(Caller, HeaderMap, Bytes) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    must_be_json(request.headers())?;
+    let key = repeat_key(request.headers())?;
+    let (path, head) = (request.uri().path().to_owned(), request.headers().clone());
+    let Received { bytes, busy: _busy } = body::read(app.memory(), request).await?;
     let Some(key) = key else {
-        return rpc::answer(&app, &caller, bytes).await;
+        return Ok(work(caller, head, bytes).await);
     };
-    let call = || {
-        // It may go on without the client, so it has its own of everything.
-        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
-        async move { rpc::answer(&app, &caller, bytes).await }
-    };
-    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
+    let fingerprint = repeats::fingerprint(&path, &bytes);
+    // It goes on without the client, so it has its own of everything.
+    let call = work(caller.clone(), head, bytes);
+    let once =
+        app.repeats().once(&caller, key, fingerprint, || async { repeats::Answer::of(call.await).await });
+    Ok(once.await?.into_response())
 }
 
 /// Reads the key with which a client marks a call that it may send again.
