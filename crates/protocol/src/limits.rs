@@ -184,3 +184,24 @@ pub const STORE_BUSY_WAIT: Duration = Duration::from_secs(5);
 pub const STORE_READ_WAIT: Duration = Duration::from_millis(500);
 /// How long the rest of a refused request may take to arrive, so that its sender gets to see the answer.
 pub const HTTP_REFUSED_BODY_WAIT: Duration = Duration::from_secs(2);
+
+/// Largest blob of an image in the store, in bytes: a layer as it is sent.
+pub const IMAGE_BLOB_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Largest manifest, index or configuration of an image, in bytes: what is read into memory as a whole.
+pub const IMAGE_JSON_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most layers of an image.
+pub const IMAGE_LAYERS_MAX: usize = 128;
+/// Most images that the store has a record of.
+pub const IMAGE_RECORDS_MAX: usize = 10_000;
+/// Largest record of an image, in bytes.
+pub const IMAGE_RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// Longest reference of an image, in bytes.
+pub const IMAGE_REFERENCE_BYTES_MAX: usize = 1024;
+/// Fewest characters of a digest that stand for an image.
+pub const IMAGE_ID_PREFIX_CHARS_MIN: usize = 4;
+/// Most blobs and layers that one lease of the store holds.
+pub const IMAGE_LEASE_PINS_MAX: usize = 65_536;
+/// How long the store's lock is awaited, which others hold for single steps only.
+pub const IMAGE_LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How long a blob or a layer is awaited that somebody else is fetching or unpacking.
+pub const IMAGE_WORK_WAIT: Duration = Duration::from_secs(30 * 60);
