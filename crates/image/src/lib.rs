@@ -5,6 +5,7 @@
 //! ([`host`]), which shows this machine's own `/usr` behind a private root, and plain directories that the operator
 //! allows ([`directory`]). Images from registries get their rooms beside these: reference, registry, store, layout.
 
+pub mod archive;
 pub mod directory;
 pub mod host;
 pub mod name;

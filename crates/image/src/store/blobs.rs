@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::{Descriptor, Digest, MediaType};
 use protocol::limits::{IMAGE_BLOB_BYTES_MAX, IMAGE_JSON_BYTES_MAX, IMAGE_WORK_WAIT};
 use rustix::fs::Mode;
 
@@ -36,6 +36,17 @@ impl Store {
             Ok(_) => reader.finish().map(|()| bytes),
             Err(error) => Err(reader.failure(error)),
         }
+    }
+
+    /// Describes a manifest of which only the digest is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub fn descriptor_of(&self, manifest: &Digest) -> Result<Descriptor, StoreError> {
+        let name = digests::hex(manifest)?;
+        self.hold(Pin::blob(name))?;
+        let size = self.inner.blobs.file_size(name)?.ok_or_else(|| StoreError::Missing(manifest.clone()))?;
+        Ok(Descriptor::new(MediaType::ImageManifest, size, manifest.clone()))
     }
 
     /// Opens a blob to read it from its beginning to its end, where its digest is compared.
@@ -81,21 +92,34 @@ impl Store {
         }
     }
 
-    /// Writes a whole blob from a reader, unless it is there.
+    /// Writes a whole blob from a reader, unless it is there; says whether it wrote it. Of one that fails nothing stays.
     ///
     /// # Errors
     /// As for [`Store::begin_blob`] and [`BlobWriter::finish`]; what the reader says.
-    pub fn add_blob(&self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<(), StoreError> {
-        let Some(mut writer) = self.begin_blob(descriptor)? else { return Ok(()) };
+    pub fn add_blob(&self, descriptor: &Descriptor, from: &mut dyn Read) -> Result<bool, StoreError> {
+        let Some(mut writer) = self.begin_blob(descriptor)? else { return Ok(false) };
         writer.restart()?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let read = from.read(&mut chunk).map_err(|error| writer.error("receive", error))?;
-            if read == 0 {
-                return writer.finish();
+        match writer.copy(from) {
+            Ok(()) => writer.finish().map(|()| true),
+            Err(error) => {
+                // What cannot be removed now goes with the next prune: the first failure is what is told.
+                let _ = self.inner.partial.unlink(&writer.name);
+                Err(error)
             }
-            writer.write(&chunk[..read])?;
         }
+    }
+
+    /// Makes a file without a name for what is needed for a moment.
+    pub(crate) fn scratch(&self) -> Result<File, StoreError> {
+        let partial = &self.inner.partial;
+        for number in 0..u32::MAX {
+            let name = format!("scratch-{}-{number}", std::process::id());
+            if let Some(file) = partial.create(&name)? {
+                partial.unlink(&name)?;
+                return Ok(file);
+            }
+        }
+        Err(StoreError::Busy(partial.path.display().to_string()))
     }
 
     /// Says whether a blob is there with the right size. If it has another one, either the blob or the descriptor is
@@ -291,6 +315,23 @@ impl BlobWriter {
         self.hasher.update(bytes);
         self.have = found;
         Ok(())
+    }
+
+    /// Writes all that a reader gives, to the size that was announced.
+    fn copy(&mut self, from: &mut dyn Read) -> Result<(), StoreError> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let read = from.read(&mut chunk).map_err(|error| self.error("receive", error))?;
+            if read == 0 {
+                let digest = digests::from_hex(&self.name);
+                return if self.have == self.size {
+                    Ok(())
+                } else {
+                    Err(size(digest.to_string(), self.size, self.have))
+                };
+            }
+            self.write(&chunk[..read])?;
+        }
     }
 
     /// Verifies what was written, waits until it is on the disk, and puts it into its place.

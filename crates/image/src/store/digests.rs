@@ -25,7 +25,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// Returns the digest whose digits are known to be right.
-pub(super) fn from_hex(digits: &str) -> Digest {
+pub(crate) fn from_hex(digits: &str) -> Digest {
     debug_assert!(is_name(digits));
     format!("sha256:{digits}").parse().expect("64 small hexadecimal digits are a digest")
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
+use oci_spec::image::{Digest, ImageManifest};
 use protocol::limits::IMAGE_LEASE_PINS_MAX;
 
 use super::digests;
@@ -96,8 +96,7 @@ impl Store {
         digest: &Digest,
         name: &str,
     ) -> Result<(Vec<Pin>, Vec<LayerRecord>), StoreError> {
-        let size = self.inner.blobs.file_size(name)?.ok_or_else(|| StoreError::Missing(digest.clone()))?;
-        let bytes = self.read_blob(&Descriptor::new(MediaType::ImageManifest, size, digest.clone()))?;
+        let bytes = self.read_blob(&self.descriptor_of(digest)?)?;
         let manifest =
             ImageManifest::from_reader(bytes.as_slice()).map_err(|error| unreadable(digest, &error))?;
         let bytes = self.read_blob(manifest.config())?;

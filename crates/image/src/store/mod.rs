@@ -23,7 +23,7 @@
 //! `layers` and `records` appears by a rename, after it was verified and written to the disk: whole or not at all.
 
 mod blobs;
-mod digests;
+pub(crate) mod digests;
 mod folder;
 mod images;
 mod layers;

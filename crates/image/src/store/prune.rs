@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use oci_spec::image::Digest;
+
 use super::digests;
 use super::images::{self, BrokenRecord, ImageRecord};
 use super::leases::{self, Pin};
@@ -95,6 +97,14 @@ impl Store {
         pruned.bytes += self.clear_removing()?;
         pruned.images = untagged;
         Ok(pruned)
+    }
+
+    /// Removes blobs that were added for nothing, unless somebody needs them by now.
+    pub(crate) fn take_back(&self, blobs: &[Digest]) -> Result<(), StoreError> {
+        let own = blobs.iter().map(|digest| Ok(Pin::blob(digests::hex(digest)?)));
+        let own: BTreeSet<Pin> = own.collect::<Result<_, StoreError>>()?;
+        let _alone = self.lock(Hold::Alone)?;
+        self.sweep(&self.needed()?, Some(&own)).map(|_| ())
     }
 
     fn untag_unused(&self) -> Result<Vec<String>, StoreError> {
