@@ -5,10 +5,12 @@
 //! ([`host`]), which shows this machine's own `/usr` behind a private root, and plain directories that the operator
 //! allows ([`directory`]). Images from registries get their rooms beside these: reference, registry, store, layout.
 
+pub mod archive;
 pub mod directory;
 pub mod host;
 pub mod name;
 pub mod resolver;
+pub mod store;
 
 pub use name::{ImageName, NameError};
 pub use resolver::{Allowed, ResolveError, Resolver};

@@ -188,3 +188,42 @@ pub const STORE_BUSY_WAIT: Duration = Duration::from_secs(5);
 pub const STORE_READ_WAIT: Duration = Duration::from_millis(500);
 /// How long the rest of a refused request may take to arrive, so that its sender gets to see the answer.
 pub const HTTP_REFUSED_BODY_WAIT: Duration = Duration::from_secs(2);
+
+/// Largest blob of an image in the store, in bytes: a layer as it is sent.
+pub const IMAGE_BLOB_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+/// Largest manifest, index or configuration of an image, in bytes: what is read into memory as a whole.
+pub const IMAGE_JSON_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most layers of an image.
+pub const IMAGE_LAYERS_MAX: usize = 128;
+/// Most images that the store has a record of.
+pub const IMAGE_RECORDS_MAX: usize = 10_000;
+/// Largest record of an image, in bytes.
+pub const IMAGE_RECORD_BYTES_MAX: u64 = 256 * 1024;
+/// Longest reference of an image, in bytes.
+pub const IMAGE_REFERENCE_BYTES_MAX: usize = 1024;
+/// Fewest characters of a digest that stand for an image.
+pub const IMAGE_ID_PREFIX_CHARS_MIN: usize = 4;
+/// Most blobs and layers that one lease of the store holds.
+pub const IMAGE_LEASE_PINS_MAX: usize = 65_536;
+/// How long the store's lock is awaited, which others hold for single steps only.
+pub const IMAGE_LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How long a blob or a layer is awaited that somebody else is fetching or unpacking.
+pub const IMAGE_WORK_WAIT: Duration = Duration::from_secs(30 * 60);
+/// Largest archive of images that is loaded, in bytes, unpacked from its compression.
+pub const ARCHIVE_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Most bytes that one byte of a compressed archive may become, on the average of what was read so far.
+pub const ARCHIVE_RATIO_MAX: u64 = 200;
+/// Bytes that a compressed archive may become whatever their ratio.
+pub const ARCHIVE_RATIO_FREE_BYTES: u64 = 32 * 1024 * 1024;
+/// Memory that a compressed archive may ask for to look back into, as a power of two in bytes.
+pub const ARCHIVE_ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Most files in an archive of images.
+pub const ARCHIVE_ENTRIES_MAX: usize = 65_536;
+/// Longest name of a file in an archive of images that is looked up, in bytes; longer ones are nothing of ours.
+pub const ARCHIVE_NAME_BYTES_MAX: usize = 512;
+/// Most bytes of records that describe one file of an archive of images.
+pub const ARCHIVE_PAX_BYTES_MAX: u64 = 64 * 1024;
+/// Most images in one archive.
+pub const ARCHIVE_IMAGES_MAX: usize = 128;
+/// Most indexes in an archive that lead one to the other before there is an image.
+pub const ARCHIVE_INDEX_DEPTH_MAX: usize = 3;

@@ -56,6 +56,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/node"),
     },
     Package {
+        name: "skopeo",
+        why: "tests let it read the image archives that we write",
+        is_there: || answers("skopeo", &["--version"]),
+    },
+    Package {
         name: "util-linux",
         why: "tests try what unshare and mount can do",
         is_there: || exists("/usr/bin/unshare"),

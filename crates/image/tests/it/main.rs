@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Names resolved against directories on the disk. The host image needs root: its mask is a trusted attribute.
+//! Names resolved against directories on the disk; the store of images and archives of them, with several processes.
+//! The host image needs root: its mask is a trusted attribute.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and says why it was skipped")]
+
+mod archive;
+mod crash;
+mod hostile_archive;
+mod sample;
+mod store;
+mod store_sharing;
 
 use std::path::Path;
 
