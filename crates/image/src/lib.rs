@@ -9,6 +9,7 @@ pub mod directory;
 pub mod host;
 pub mod name;
 pub mod resolver;
+pub mod unpack;
 
 pub use name::{ImageName, NameError};
 pub use resolver::{Allowed, ResolveError, Resolver};
