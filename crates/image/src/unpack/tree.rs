@@ -180,16 +180,21 @@ impl Tree {
         target: EntryName<'_>,
         budget: &mut Budget,
     ) -> Result<(), Fault> {
-        let file = match open_beneath(self.root.as_fd(), target.path(), OFlags::PATH) {
+        if target.is_root() {
+            return Err(Refusal::HardLink("something that is no file").into());
+        }
+        let file = match open_beneath(self.root.as_fd(), target.path(), OFlags::PATH | OFlags::NOFOLLOW) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 return Err(Refusal::HardLink("something that this layer has not").into());
             }
-            Err(Errno::LOOP) => return Err(Refusal::HardLink("a symlink, or to something below one").into()),
+            Err(Errno::LOOP) => return Err(Refusal::HardLink("something below a symlink").into()),
             Err(errno) => return Err(errno.into()),
         };
-        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
-            return Err(Refusal::HardLink("something that is no file").into());
+        match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Symlink => return Err(Refusal::HardLink("a symlink").into()),
+            _ => return Err(Refusal::HardLink("something that is no file").into()),
         }
         let (above, last) = name.split();
         let above = self.directory(above, budget)?;
@@ -270,7 +275,7 @@ pub(super) fn open_beneath(
     path: &[u8],
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    openat2(directory, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), BENEATH)
+    openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
 fn parent_fault(errno: Errno) -> Fault {
