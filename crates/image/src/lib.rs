@@ -11,6 +11,7 @@ pub mod host;
 pub mod name;
 pub mod resolver;
 pub mod store;
+pub mod unpack;
 
 pub use name::{ImageName, NameError};
 pub use resolver::{Allowed, ResolveError, Resolver};

@@ -227,3 +227,41 @@ pub const ARCHIVE_PAX_BYTES_MAX: u64 = 64 * 1024;
 pub const ARCHIVE_IMAGES_MAX: usize = 128;
 /// Most indexes in an archive that lead one to the other before there is an image.
 pub const ARCHIVE_INDEX_DEPTH_MAX: usize = 3;
+/// Most bytes that all layers of one image unpack to: contents with their holes, and what describes the entries.
+pub const IMAGE_UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Most entries of all layers of one image, directories included that only the names of others imply.
+pub const IMAGE_ENTRIES_MAX: u64 = 800_000;
+/// Largest blob of a layer, as it is transferred, in bytes.
+pub const LAYER_BLOB_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+/// Most bytes that one byte of a compressed layer may become, on the average of what was read so far.
+pub const LAYER_RATIO_MAX: u64 = 200;
+/// Bytes that a compressed layer may become whatever their ratio: small ones full of zeros are common.
+pub const LAYER_RATIO_FREE_BYTES: u64 = 32 * 1024 * 1024;
+/// Memory that a zstd layer may ask for to look back into, as a power of two in bytes; zstd's own tools take as much.
+pub const LAYER_ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Largest file of a layer, holes included, in bytes: the last size that every tar header can say.
+pub const LAYER_FILE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024 - 1;
+/// Longest path in a layer, in bytes: what the kernel takes, without its final NUL.
+pub const LAYER_PATH_BYTES_MAX: usize = 4095;
+/// Longest name of one file in a layer, in bytes.
+pub const LAYER_NAME_BYTES_MAX: usize = 255;
+/// Most names in one path of a layer.
+pub const LAYER_DEPTH_MAX: usize = 256;
+/// Longest target of a symlink in a layer, in bytes.
+pub const LAYER_TARGET_BYTES_MAX: usize = 4095;
+/// Largest user or group id of a file in a layer: a sandbox has the ids from 0 to this one.
+pub const LAYER_ID_MAX: u64 = 65_535;
+/// Most bytes of PAX records that describe one entry.
+pub const LAYER_PAX_BYTES_MAX: u64 = 1024 * 1024;
+/// Most extended attributes of one entry.
+pub const LAYER_XATTRS_MAX: usize = 64;
+/// Largest value of an extended attribute, in bytes.
+pub const LAYER_XATTR_BYTES_MAX: usize = 64 * 1024;
+/// Most pieces of data in one sparse file.
+pub const LAYER_SPARSE_PIECES_MAX: usize = 65_536;
+/// Most bytes of names of directories and whiteouts that are kept until the end of a layer.
+pub const LAYER_NAMES_KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most zeros that may follow the end of a layer's archive, in bytes.
+pub const LAYER_TRAILING_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a layer that are read at once.
+pub const LAYER_CHUNK_BYTES: usize = 256 * 1024;

@@ -10,6 +10,7 @@ mod hostile_archive;
 mod sample;
 mod store;
 mod store_sharing;
+mod unpack;
 
 use std::path::Path;
 
