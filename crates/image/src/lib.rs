@@ -3,12 +3,14 @@
 //!
 //! A name is read once ([`ImageName`]) and resolved along a chain ([`Resolver`]): today the embedded default
 //! ([`host`]), which shows this machine's own `/usr` behind a private root, and plain directories that the operator
-//! allows ([`directory`]). Images from registries get their rooms beside these: reference, registry, store, layout.
+//! allows ([`directory`]). For images from registries, [`reference`] says what names one, and [`registry`] talks with them.
 
 pub mod archive;
 pub mod directory;
 pub mod host;
 pub mod name;
+pub mod reference;
+pub mod registry;
 pub mod resolver;
 pub mod store;
 pub mod unpack;

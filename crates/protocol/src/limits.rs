@@ -265,3 +265,57 @@ pub const LAYER_NAMES_KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LAYER_TRAILING_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a layer that are read at once.
 pub const LAYER_CHUNK_BYTES: usize = 256 * 1024;
+/// Longest registry (host and port) in an image reference, in characters.
+pub const REFERENCE_REGISTRY_CHARS_MAX: usize = 255;
+/// Longest repository in an image reference, in characters.
+pub const REFERENCE_REPOSITORY_CHARS_MAX: usize = 255;
+/// Longest tag in an image reference, in characters.
+pub const REFERENCE_TAG_CHARS_MAX: usize = 128;
+/// Largest manifest or index of an image, in bytes; the rest of a longer one is not read.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest configuration of an image, in bytes.
+pub const IMAGE_CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most bytes of an image that are downloaded: all layers together, as the registry has them.
+pub const IMAGE_DOWNLOAD_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Most images in one index.
+pub const INDEX_ENTRIES_MAX: usize = 1024;
+/// Most indexes that lead one to the other before there is an image.
+pub const INDEX_DEPTH_MAX: usize = 3;
+/// Most redirects that one request to a registry follows.
+pub const REDIRECTS_MAX: usize = 5;
+/// Most mirrors of one registry that are tried.
+pub const MIRRORS_MAX: usize = 8;
+/// Most manifests and blobs that one registry client asks for at once; further ones wait.
+pub const REGISTRY_OPERATIONS_MAX: usize = 6;
+/// How often a request to a registry is attempted while it makes no progress.
+pub const REGISTRY_ATTEMPTS_MAX: u32 = 5;
+/// Least bytes of a blob after which the attempts are counted anew.
+pub const REGISTRY_ATTEMPTS_RESET_BYTES: u64 = 1024 * 1024;
+/// How long the second attempt waits; each further one waits twice as long, up to [`REGISTRY_BACKOFF_MAX`].
+pub const REGISTRY_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait before an attempt that the registry did not ask for.
+pub const REGISTRY_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest wait that a registry can ask for with Retry-After; one that asks for more is given up on.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// How long connecting to a registry may take, TLS included.
+pub const REGISTRY_CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a registry may take to begin its answer.
+pub const REGISTRY_ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long a whole manifest or token may take to arrive.
+pub const REGISTRY_DOCUMENT_WAIT: Duration = Duration::from_secs(60);
+/// Time in which a blob must make a progress of [`PROGRESS_BYTES_MIN`], or its connection is given up on.
+pub const PROGRESS_WINDOW: Duration = Duration::from_secs(30);
+/// Least bytes of a blob that must arrive in each [`PROGRESS_WINDOW`].
+pub const PROGRESS_BYTES_MIN: u64 = 64 * 1024;
+/// Largest answer of a token server, in bytes.
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Most tokens for registries that are kept; beyond it all are asked for anew.
+pub const TOKENS_MAX: usize = 1024;
+/// How long a token is used whose server does not say for how long it may be.
+pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest time a token is used, whatever its server says.
+pub const TOKEN_LIFE_MAX: Duration = Duration::from_secs(60 * 60);
+/// Largest file of credentials that is read, in bytes.
+pub const CREDENTIALS_BYTES_MAX: u64 = 1024 * 1024;
+/// Most characters of a stranger's text that an error about an image repeats.
+pub const QUOTE_CHARS_MAX: usize = 160;
