@@ -9,6 +9,7 @@ pub mod archive;
 pub mod directory;
 pub mod host;
 pub mod name;
+pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod resolver;

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a reference to an image in the store, ready to use: manifest, blobs, unpacked layers, a record.
+//!
+//! ```text
+//! resolve ──▶ manifest ──▶ configuration ──▶ layers, fetched side by side ──▶ unpacked one after the other ──▶ record
+//! ```
+//!
+//! A pull goes on when whoever asked for it does not wait any longer, and everyone who asks for the same reference
+//! meanwhile waits for the same pull. What was fetched stays when a pull fails, and the next one goes on from there.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use oci_spec::image::{Descriptor, Digest, ImageManifest};
+use protocol::limits::PULL_LAYERS_AT_ONCE_MAX;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::reference::Reference;
+use crate::registry::{BlobSink, Platform, Registry, RegistryError, Resolved};
+use crate::store::{BlobWriter, ImageRecord, LayerError, LayerRecord, Store, StoreError, layers_of};
+use crate::unpack::{Budget, Compression, UnpackError, decompress, unpack};
+
+/// When the registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Always: a tag may mean something else by now.
+    Always,
+    /// Only when the image is not in the store.
+    #[default]
+    IfMissing,
+    /// Never.
+    Never,
+}
+
+/// Pulls images into one store: a cheap handle.
+#[derive(Clone)]
+pub struct Puller {
+    store: Store,
+    registry: Registry,
+    platform: Platform,
+    pulls: Arc<Mutex<HashMap<String, watch::Receiver<Pull>>>>,
+}
+
+/// How far a pull is.
+#[derive(Clone, Debug, Default)]
+pub struct Pull {
+    /// The layers, lowest first; none before the manifest is there.
+    pub layers: Vec<PulledLayer>,
+    /// How it ended, once it has.
+    pub outcome: Option<Result<ImageRecord, Arc<PullError>>>,
+}
+
+/// How far a pull is with one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PulledLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size as it is sent, in bytes.
+    pub size: u64,
+    /// How many bytes of it are there.
+    pub fetched: u64,
+    /// Whether it is unpacked.
+    pub unpacked: bool,
+}
+
+/// Why an image was not pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// It is not in the store, and nobody may be asked for it.
+    #[error("{0} is not in the image store, and the registry is not asked")]
+    NotThere(String),
+    /// The registry did not give it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer cannot be used.
+    #[error(transparent)]
+    Layer(#[from] LayerError<UnpackError>),
+    /// What is said of a layer cannot be.
+    #[error("cannot use a layer")]
+    Unpack(#[from] UnpackError),
+    /// Something unexpected happened.
+    #[error("the pull ended without an outcome")]
+    Lost,
+}
+
+impl Puller {
+    /// Makes one that pulls for this machine.
+    pub fn new(store: Store, registry: Registry) -> Puller {
+        Puller { store, registry, platform: Platform::host(), pulls: Arc::default() }
+    }
+
+    /// Makes one that pulls for another platform.
+    #[must_use]
+    pub fn for_platform(mut self, platform: Platform) -> Puller {
+        self.platform = platform;
+        self
+    }
+
+    /// Returns an image that is ready to use, and pulls it if the policy says so. Dropping the future stops the waiting,
+    /// not the pull.
+    ///
+    /// # Errors
+    /// [`PullError`]; those who wait for the same pull share it.
+    pub async fn image(
+        &self,
+        reference: &Reference,
+        policy: PullPolicy,
+    ) -> Result<ImageRecord, Arc<PullError>> {
+        if policy != PullPolicy::Always {
+            let (store, name) = (self.store.clone(), reference.to_string());
+            let found = blocking(move || ready(&store, &name)).await.map_err(Arc::new)?;
+            match found {
+                Some(record) => return Ok(record),
+                None if policy == PullPolicy::Never => {
+                    return Err(Arc::new(PullError::NotThere(reference.to_string())));
+                }
+                None => {}
+            }
+        }
+        let mut pull = self.pull(reference);
+        let ended = pull.wait_for(|pull| pull.outcome.is_some()).await;
+        ended.ok().and_then(|pull| pull.outcome.clone()).unwrap_or_else(|| Err(Arc::new(PullError::Lost)))
+    }
+
+    /// Begins to pull, or joins whoever is at it, and returns the news of it.
+    pub fn pull(&self, reference: &Reference) -> watch::Receiver<Pull> {
+        let name = reference.to_string();
+        let sender = match self.pulls().entry(name.clone()) {
+            Entry::Occupied(pull) => return pull.get().clone(),
+            Entry::Vacant(place) => {
+                let (sender, receiver) = watch::channel(Pull::default());
+                place.insert(receiver);
+                sender
+            }
+        };
+        let receiver = sender.subscribe();
+        let (puller, reference) = (self.clone(), reference.clone());
+        tokio::spawn(async move {
+            let news = Arc::new(sender);
+            let begun = Begun { puller: puller.clone(), name };
+            let outcome = puller.run(&reference, &news).await.map_err(Arc::new);
+            drop(begun);
+            news.send_modify(|pull| pull.outcome = Some(outcome));
+        });
+        receiver
+    }
+
+    async fn run(&self, reference: &Reference, news: &Arc<watch::Sender<Pull>>) -> Result<ImageRecord, PullError> {
+        let holding = self.store.clone();
+        let store = blocking(move || Ok(holding.holding()?)).await?;
+        let resolved = self.registry.resolve(reference, &self.platform).await?;
+        let fetcher = Fetcher { store: store.clone(), registry: self.registry.clone(), reference: reference.clone() };
+        fetcher.fetch(&resolved.config, |_| {}).await?;
+        let (held, kept) = (store.clone(), resolved.clone());
+        let layers = blocking(move || Ok(keep_manifest(&held, &kept)?)).await?;
+        news.send_modify(|pull| {
+            let layer = |layer: &LayerRecord| PulledLayer {
+                digest: layer.blob.clone(),
+                size: layer.size,
+                fetched: 0,
+                unpacked: false,
+            };
+            pull.layers = layers.iter().map(layer).collect();
+        });
+        self.layers(fetcher, &resolved.layers, &layers, news).await?;
+        let record = record(reference, &self.platform, &resolved, layers);
+        blocking(move || {
+            store.tag(&record)?;
+            Ok(record)
+        })
+        .await
+    }
+
+    /// Fetches layers side by side, and unpacks them in their order.
+    async fn layers(
+        &self,
+        fetcher: Fetcher,
+        blobs: &[Descriptor],
+        layers: &[LayerRecord],
+        news: &Arc<watch::Sender<Pull>>,
+    ) -> Result<(), PullError> {
+        let turns = Arc::new(Semaphore::new(PULL_LAYERS_AT_ONCE_MAX));
+        let mut fetching = JoinSet::new();
+        let mut fetched = Vec::new();
+        for (index, blob) in blobs.iter().cloned().enumerate() {
+            let (done, is_done) = oneshot::channel();
+            let (fetcher, turns, news) = (fetcher.clone(), Arc::clone(&turns), Arc::clone(news));
+            fetching.spawn(async move {
+                let _turn = turns.acquire_owned().await.expect("this semaphore is never closed");
+                let tell = |have| news.send_modify(|pull| pull.layers[index].fetched = have);
+                // Nobody waits for it any more when a layer before it failed.
+                let _ = done.send(fetcher.fetch(&blob, tell).await);
+            });
+            fetched.push(is_done);
+        }
+        let mut budget = Budget::for_image();
+        for (index, is_done) in fetched.into_iter().enumerate() {
+            is_done.await.map_err(|_| PullError::Lost)??;
+            let (store, blob, layer) = (fetcher.store.clone(), blobs[index].clone(), layers[index].clone());
+            budget = blocking(move || {
+                unpack_layer(&store, &blob, &layer, &mut budget)?;
+                Ok(budget)
+            })
+            .await?;
+            news.send_modify(|pull| pull.layers[index].unpacked = true);
+        }
+        Ok(())
+    }
+
+    fn pulls(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Pull>>> {
+        self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull that others can join; when it is over, the next one who asks begins anew.
+struct Begun {
+    puller: Puller,
+    name: String,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.puller.pulls().remove(&self.name);
+    }
+}
+
+/// Fetches blobs of one repository into the store.
+#[derive(Clone)]
+struct Fetcher {
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+}
+
+impl Fetcher {
+    /// Fetches a blob unless it is there. A mirror that sent something else is not believed twice.
+    async fn fetch(&self, blob: &Descriptor, tell: impl Fn(u64) + Send + Sync) -> Result<(), PullError> {
+        match self.attempt(blob, &tell, false).await {
+            Err(PullError::Store(StoreError::Mismatch(..))) => self.attempt(blob, &tell, true).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        blob: &Descriptor,
+        tell: &(impl Fn(u64) + Send + Sync),
+        from_origin: bool,
+    ) -> Result<(), PullError> {
+        let (store, wanted) = (self.store.clone(), blob.clone());
+        let Some(writer) = blocking(move || Ok(store.begin_blob(&wanted)?)).await? else {
+            tell(blob.size());
+            return Ok(());
+        };
+        let mut sink = Sink { writer, tell };
+        if from_origin {
+            self.registry.fetch_from_origin(&self.reference, blob, &mut sink).await?;
+        } else {
+            self.registry.fetch(&self.reference, blob, &mut sink).await?;
+        }
+        let Sink { writer, .. } = sink;
+        blocking(move || Ok(writer.finish()?)).await
+    }
+}
+
+struct Sink<'a, F> {
+    writer: BlobWriter,
+    tell: &'a F,
+}
+
+impl<F: Fn(u64) + Send + Sync> BlobSink for Sink<'_, F> {
+    fn have(&self) -> u64 {
+        self.writer.have()
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.writer.restart().map_err(io::Error::other)
+    }
+
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.writer.write(chunk).map_err(io::Error::other)?;
+        (self.tell)(self.writer.have());
+        Ok(())
+    }
+}
+
+/// Unpacks a layer whose blob is in the store, unless it is.
+pub(crate) fn unpack_layer(
+    store: &Store,
+    blob: &Descriptor,
+    layer: &LayerRecord,
+    budget: &mut Budget,
+) -> Result<(), PullError> {
+    let compression = Compression::from_media_type(blob.media_type().as_ref())?;
+    let reader = store.open_blob(blob)?;
+    store.add_layer(&layer.diff_id, |into| {
+        let unpacked = unpack(decompress(reader, compression)?, into, budget)?;
+        Ok(unpacked.diff_id.parse().expect("what is computed here is a digest"))
+    })?;
+    Ok(())
+}
+
+/// Finds an image whose layers are all unpacked.
+fn ready(store: &Store, reference: &str) -> Result<Option<ImageRecord>, PullError> {
+    let Some(record) = store.find(reference)? else { return Ok(None) };
+    let all = record.layers.iter().all(|layer| store.layer(&layer.diff_id).is_some());
+    Ok(all.then_some(record))
+}
+
+/// Puts the manifest into the store, and returns the layers as manifest and configuration have them.
+fn keep_manifest(store: &Store, resolved: &Resolved) -> Result<Vec<LayerRecord>, StoreError> {
+    let size = resolved.manifest.len() as u64;
+    let manifest = Descriptor::new(resolved.media_type.into(), size, resolved.manifest_digest.clone());
+    store.add_blob(&manifest, &mut resolved.manifest.as_slice())?;
+    let unreadable = |error: oci_spec::OciSpecError| StoreError::Unreadable {
+        what: resolved.manifest_digest.to_string(),
+        why: error.to_string(),
+    };
+    let parsed = ImageManifest::from_reader(resolved.manifest.as_slice()).map_err(unreadable)?;
+    layers_of(&parsed, &store.read_blob(&resolved.config)?)
+}
+
+fn record(
+    reference: &Reference,
+    platform: &Platform,
+    resolved: &Resolved,
+    layers: Vec<LayerRecord>,
+) -> ImageRecord {
+    let blobs: u64 = layers.iter().map(|layer| layer.size).sum();
+    ImageRecord {
+        reference: reference.to_string(),
+        manifest_digest: resolved.manifest_digest.clone(),
+        index_digest: resolved.index_digest.clone(),
+        config_digest: resolved.config.digest().clone(),
+        layers,
+        platform: platform.to_string(),
+        pulled: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        size: resolved.manifest.len() as u64 + resolved.config.size() + blobs,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
+) -> Result<T, PullError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullError::Lost))
+}
