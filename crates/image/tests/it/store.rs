@@ -279,7 +279,7 @@ fn a_broken_record_is_reported_by_name_and_costs_no_other_image() {
     for (text, why) in [
         (String::new(), "EOF"),
         (whole[..whole.len() / 2].to_owned(), "EOF"),
-        (whole.replace("sha256:", "sha512:"), "sha512"),
+        (whole.replace("sha256:", "sha512:"), "digest"),
         (whole.replace("sha256:", "../../../"), "digest"),
         (whole.replace("\"bad\"", "\"worse\""), "another reference"),
         ("x".repeat(300_000), "300000 bytes"),
