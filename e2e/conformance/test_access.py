@@ -21,7 +21,7 @@ from conformance.guest import PING, PYTHON, Guest, check_flat, out
 from conformance.rows import case, row
 from conftest import Answer, Wire
 from host import Server
-from test_keys import Key, expired_key, keygen, listed, msb, secret_of, signed
+from keys import Key, expired_key, keygen, listed, msb, secret_of, signed
 
 JSON = {"Content-Type": "application/json"}
 

@@ -8,6 +8,7 @@ The arguments: how that version calls a sandbox's name, then what it can do besi
 import asyncio
 import importlib.metadata
 import json
+import os
 import sys
 import time
 import warnings
@@ -120,7 +121,7 @@ async def life_cycle():
 
 
 async def own_key():
-    async with PythonSandbox.create(namespace="published", api_key="msb_of_its_own") as sb:
+    async with PythonSandbox.create(namespace="published", api_key=os.environ["OWN_KEY"]) as sb:
         found["other namespace"] = await seen(await sb.run("print('elsewhere')"))
 
 

@@ -132,7 +132,8 @@ async fn life_cycle(found: &mut Found) -> Result<(), Failure> {
 }
 
 async fn own_key(found: &mut Found) -> Result<(), Failure> {
-    let options = SandboxOptions::builder().namespace("published").api_key("msb_of_its_own").build();
+    let key = std::env::var("OWN_KEY")?;
+    let options = SandboxOptions::builder().namespace("published").api_key(&key).build();
     let mut sandbox = PythonSandbox::create_with_options(options).await?;
     let elsewhere = sandbox.run_or_start("print('elsewhere')").await?;
     found.insert("other namespace".into(), seen(elsewhere).await?);

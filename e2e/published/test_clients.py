@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from host import Server
+from host import Server, need_everything
+from keys import keygen
 from published.installs import (
     CLIENT_SECONDS,
     TEST_SECONDS,
@@ -30,9 +31,6 @@ from published.versions import MISSING, PYTHON, WORKING, Version
 
 pytestmark = pytest.mark.timeout(TEST_SECONDS)
 
-KEY = "msb_from_the_environment"
-OWN_KEY = "msb_of_its_own"
-
 
 @dataclass
 class Client:
@@ -41,6 +39,7 @@ class Client:
     version: Version
     found: dict[str, Any]
     exchanges: list[Exchange]
+    keys: dict[str, str]
 
     def sent(self, method: str, sandbox: str | None = None) -> list[Exchange]:
         calls = [exchange for exchange in self.exchanges if exchange.method == method]
@@ -55,10 +54,23 @@ def environments() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server that asks for keys."""
+    need_everything()
+    server = Server.start(tmp_path_factory.mktemp("guarded") / "home", "--allow-host-image", dev=False)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
 def clients(
-    server: Server, environments: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    guarded: Server, environments: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Version], Client]:
-    """Give what came of one version of a client; it is run when it is asked for first."""
+    """Give what came of one version of a client; it is run when it is asked for first.
+
+    It has two keys, each for one of the namespaces that it uses.
+    """
+    keys = {namespace: keygen(guarded.home, "-n", namespace).text for namespace in ("default", "published")}
 
     @cache
     def of(version: Version) -> Client:
@@ -66,10 +78,10 @@ def clients(
             command, variables = python_program(environments[version.number], version.options)
         else:
             command, variables = [rust_program(version.number)], {}
-        with tee(server.url) as between:
-            variables |= {"MSB_SERVER_URL": between.url, "MSB_API_KEY": KEY}
+        with tee(guarded.url) as between:
+            variables |= {"MSB_SERVER_URL": between.url, "MSB_API_KEY": keys["default"], "OWN_KEY": keys["published"]}
             found = session(command, variables, tmp_path_factory.mktemp("published"))
-        return Client(version, found, between.exchanges())
+        return Client(version, found, between.exchanges(), keys)
 
     return of
 
@@ -216,7 +228,7 @@ def test_its_key_goes_with_every_call(client: Client) -> None:
     assert len(unnamed) == 1
     assert re.fullmatch("sandbox-[0-9a-f]{8}", *unnamed)
     for exchange in client.exchanges:
-        key = OWN_KEY if exchange.params["sandbox"] in unnamed else KEY
+        key = client.keys["published" if exchange.params["sandbox"] in unnamed else "default"]
         assert exchange.request.headers["authorization"] == f"Bearer {key}"
         assert exchange.request.first_line == "POST /api/v1/rpc HTTP/1.1"
 

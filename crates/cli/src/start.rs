@@ -122,6 +122,9 @@ fn end_at_once() {
 
 fn log_to_standard_error() {
     let filter = EnvFilter::try_from_env("MSB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The library that speaks MCP writes three lines for each request, and whole messages, code and output included, when
+    // asked for more. What it refuses it says in an answer, and what is wrong with it is in our own lines.
+    let filter = filter.add_directive("rmcp=off".parse().expect("a directive that is written right here"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a client can write for an image.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Longest name of an image, in bytes.
@@ -30,6 +31,18 @@ pub enum NameError {
         "the image name has {0} bytes; at most {NAME_BYTES_MAX} are allowed, and no control characters or spaces"
     )]
     Malformed(usize),
+}
+
+// One text for each image, whichever name it was written with.
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageName::Python => f.write_str("microsandbox/python"),
+            ImageName::Node => f.write_str("microsandbox/node"),
+            ImageName::Directory(path) => path.display().fmt(f),
+            ImageName::Other(text) => f.write_str(text),
+        }
+    }
 }
 
 impl ImageName {
@@ -66,6 +79,7 @@ mod tests {
     fn the_names_that_clients_send_are_known_with_and_without_a_tag() {
         for text in ["microsandbox/python", "appcypher/msb-python", "microsandbox/python:latest"] {
             assert_eq!(ImageName::parse(text), Ok(ImageName::Python), "{text}");
+            assert_eq!(ImageName::parse(text).unwrap().to_string(), "microsandbox/python");
         }
         for text in ["microsandbox/node", "appcypher/msb-nodejs"] {
             assert_eq!(ImageName::parse(text), Ok(ImageName::Node), "{text}");

@@ -7,6 +7,10 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most calls in one JSON-RPC batch.
 pub const BATCH_CALLS_MAX: usize = 100;
+/// Most values in one MCP message, whole and nested ones counted alike: what reads it holds each of them several times.
+pub const MCP_VALUES_MAX: usize = 50_000;
+/// Longest id of an MCP request that can be taken back by it, as JSON, in bytes.
+pub const MCP_REQUEST_ID_BYTES_MAX: usize = 256;
 /// Most characters of a name that nobody knows which an error repeats.
 pub const UNKNOWN_NAME_CHARS_MAX: usize = 64;
 /// Longest name of a sandbox or namespace, in characters.

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
-//! envelope a body's calls         rpc      answers         api      checks, converts, delegates, maps errors; one file for each method
+//! envelope a body's calls         rpc      answers         mcp      messages, tools, prompts
 //! repeats  idempotency keys       caller   who asks, and what that reaches
+//! api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! keys     who may call                                 store    the database of what outlives the server
 //! ```
@@ -25,6 +26,7 @@ mod home;
 mod host;
 mod http;
 mod keys;
+mod mcp;
 mod memory;
 mod metrics;
 mod open;

@@ -12,6 +12,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::response::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{
     IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEEP, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX,
@@ -21,11 +25,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::caller::Caller;
-use crate::rpc::Answer;
 
 /// A checked idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RepeatKey(String);
+
+/// An answer that can be given again.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
 
 /// The answers of one server.
 #[derive(Clone, Debug, Default)]
@@ -62,19 +73,35 @@ impl RepeatKey {
     }
 }
 
+impl Answer {
+    /// Takes an answer that is there in one piece.
+    pub(crate) async fn of(response: Response) -> Answer {
+        let (Parts { status, headers, .. }, body) = response.into_parts();
+        // Our own bodies are in memory, so they neither fail nor are they larger than we made them.
+        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        Answer { status, headers, body }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
 impl Repeats {
     /// Carries out a call unless it was already, and returns its answer in any case.
     pub(crate) async fn once<F>(
         &self,
         caller: &Caller,
         key: RepeatKey,
-        body: &[u8],
+        fingerprint: [u8; 32],
         call: impl FnOnce() -> F,
     ) -> Result<Answer, ApiError>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        let fingerprint = Sha256::digest(body).into();
         let mut answer = match self.find_or_begin(caller, &key, fingerprint)? {
             Begun::Before(answer) => answer,
             Begun::Now(sender, answer) => {
@@ -126,6 +153,11 @@ impl Repeats {
     }
 }
 
+/// Returns what tells one request from another.
+pub(crate) fn fingerprint(path: &str, body: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize().into()
+}
+
 /// Whether a call is carried out now, or was begun before.
 enum Begun {
     Before(watch::Receiver<Option<Answer>>),
@@ -142,7 +174,7 @@ struct Unfinished {
 impl Unfinished {
     /// Keeps the answer. One that only says to come back later is not kept: nothing was done.
     fn end(mut self, answer: &Answer) {
-        if answer.error == Some(ErrorCode::NoCapacity) {
+        if answer.status.as_u16() == ErrorCode::NoCapacity.http_status() {
             return;
         }
         let Some(key) = self.key.take() else { return };

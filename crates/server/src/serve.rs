@@ -60,8 +60,9 @@ impl App {
                 biased;
                 () = &mut shutdown => return,
                 accepted = accept(listener, &open) => accepted,
-                Some(_) = connections.join_next() => continue,
             };
+            // Only here: what waits for room above holds a connection, and must not be dropped because another ended.
+            while connections.try_join_next().is_some() {}
             let Ok(local) = stream.local_addr() else { continue };
             let service = Service { router: router.clone(), local, presence: connection.presence() };
             connections.spawn(serve_connection(stream, service, closing.subscribe(), connection));

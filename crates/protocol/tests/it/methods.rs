@@ -135,8 +135,7 @@ fn a_method_is_found_under_each_of_its_names() {
 
 #[test]
 fn the_documentation_has_the_table_of_errors() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = include_str!("../../../../docs/protocol.md");
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, number, status, meaning, _, _] = cells[..] else { return None };

@@ -53,7 +53,7 @@ async fn wanted(
     let wanted = Wanted {
         rootfs: resolve(app, &image, &name).await?,
         prestart: language(&image),
-        image: name,
+        image: image.to_string(),
         memory_mib,
         cpu_millis,
         envs: config.envs,

@@ -28,7 +28,8 @@ pub use self::host_name::{HostName, HostNameError};
 use self::body::Received;
 use crate::app::App;
 use crate::caller::Caller;
-use crate::repeats::RepeatKey;
+use crate::mcp::Mcp;
+use crate::repeats::{self, RepeatKey};
 use crate::rpc::{self, Answer};
 
 /// The one path that needs no key.
@@ -42,9 +43,11 @@ pub(crate) struct Local(pub(crate) SocketAddr);
 
 /// Returns the routes of a server.
 pub(crate) fn router(app: App) -> Router {
+    let mcp = Mcp::new(app.clone());
     Router::new()
         .route(HEALTH, get(health))
         .route("/api/v1/rpc", post(call))
+        .route("/mcp", post(move |app, caller, request| message(mcp.clone(), app, caller, request)))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), refuse_strangers))
@@ -58,30 +61,47 @@ async fn health() -> Response {
 }
 
 async fn call(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
-    if !is_json(request.headers()) {
-        let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
-        return refuse(ApiError::new(ErrorCode::WrongContentType, text));
-    }
-    match repeat_key(request.headers()) {
-        Ok(key) => dress(answer(app, caller, key, request).await),
-        Err(error) => refuse(error),
-    }
+    let work = |caller: Caller, _: HeaderMap, body: Bytes| {
+        let app = app.clone();
+        async move { dress(rpc::answer(&app, &caller, body).await) }
+    };
+    answer(&app, caller, request, work).await.unwrap_or_else(refuse)
 }
 
-async fn answer(app: App, caller: Caller, key: Option<RepeatKey>, request: Request) -> Answer {
-    let Received { bytes, busy: _busy } = match body::read(app.memory(), request).await {
-        Ok(received) => received,
-        Err(error) => return rpc::flat(error),
-    };
+async fn message(
+    mcp: Mcp,
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
+    let work =
+        |caller: Caller, head: HeaderMap, body: Bytes| async move { mcp.answer(&head, caller, body).await };
+    answer(&app, caller, request, work).await.unwrap_or_else(refuse)
+}
+
+/// Reads a request and does its work: once for each idempotency key, if the client sent one.
+async fn answer<F>(
+    app: &App,
+    caller: Caller,
+    request: Request,
+    work: impl FnOnce(Caller, HeaderMap, Bytes) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    must_be_json(request.headers())?;
+    let key = repeat_key(request.headers())?;
+    let (path, head) = (request.uri().path().to_owned(), request.headers().clone());
+    let Received { bytes, busy: _busy } = body::read(app.memory(), request).await?;
     let Some(key) = key else {
-        return rpc::answer(&app, &caller, bytes).await;
+        return Ok(work(caller, head, bytes).await);
     };
-    let call = || {
-        // It may go on without the client, so it has its own of everything.
-        let (app, caller, bytes) = (app.clone(), caller.clone(), bytes.clone());
-        async move { rpc::answer(&app, &caller, bytes).await }
-    };
-    app.repeats().once(&caller, key, &bytes, call).await.unwrap_or_else(rpc::flat)
+    let fingerprint = repeats::fingerprint(&path, &bytes);
+    // It goes on without the client, so it has its own of everything.
+    let call = work(caller.clone(), head, bytes);
+    let once =
+        app.repeats().once(&caller, key, fingerprint, || async { repeats::Answer::of(call.await).await });
+    Ok(once.await?.into_response())
 }
 
 /// Reads the key with which a client marks a call that it may send again.
@@ -99,7 +119,10 @@ fn repeat_key(headers: &HeaderMap) -> Result<Option<RepeatKey>, ApiError> {
 
 async fn no_such_path(uri: Uri) -> Response {
     let text = format!("No such path: {}", uri.path());
-    refuse(ApiError::new(ErrorCode::NotFound, text).remedy("calls are sent to POST /api/v1/rpc"))
+    refuse(
+        ApiError::new(ErrorCode::NotFound, text)
+            .remedy("calls are sent to POST /api/v1/rpc, MCP to POST /mcp"),
+    )
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
@@ -136,6 +159,14 @@ async fn refuse_strangers(State(app): State<App>, mut request: Request, next: Ne
             refuse(error)
         }
     }
+}
+
+fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    let text = "The body must be sent as JSON, with the header 'Content-Type: application/json'";
+    Err(ApiError::new(ErrorCode::WrongContentType, text))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

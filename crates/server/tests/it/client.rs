@@ -147,10 +147,15 @@ impl Server {
 
     /// Begins a call without waiting for its answer; dropping the stream is a client that goes away.
     pub(crate) async fn begin(&self, method: &str, params: Value) -> TcpStream {
+        self.begin_at("/api/v1/rpc", method, params).await
+    }
+
+    /// Begins a call at a path.
+    pub(crate) async fn begin_at(&self, path: &str, method: &str, params: Value) -> TcpStream {
         let body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).to_string();
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "POST /api/v1/rpc HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.address,
             body.len()
         );

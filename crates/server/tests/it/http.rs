@@ -19,7 +19,7 @@ async fn health_is_one_sentence() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let server = Server::start().await;
-    for line in ["GET /", "GET /api/v1/rpc/", "POST /api/v1/rpc/", "POST /mcp", "GET /api/v1/health/"] {
+    for line in ["GET /", "GET /api/v1/rpc/", "POST /api/v1/rpc/", "POST /mcp/", "GET /api/v1/health/"] {
         assert!(server.request(line, &[JSON], b"").await.flat(404, 4001).contains("No such path"), "{line}");
     }
     for line in ["GET /api/v1/rpc", "PUT /api/v1/rpc", "DELETE /api/v1/rpc", "POST /api/v1/health"] {

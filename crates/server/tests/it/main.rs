@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod keys;
 mod lifecycle;
+mod mcp;
 mod metrics;
 mod repeats;
 mod scopes;

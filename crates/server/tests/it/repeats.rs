@@ -145,3 +145,17 @@ async fn the_oldest_answers_are_forgotten_and_the_newest_kept() {
     server.keyed("k1024", &ask(0)).await.flat(422, 2001);
     assert_eq!(server.keyed("first", &ask(1)).await.status, 200, "its key is free again");
 }
+
+#[tokio::test]
+async fn a_tool_of_mcp_can_have_a_key_and_a_path_is_part_of_the_call() {
+    let server = started().await;
+    let arguments = run_params("s", "out once");
+    let body = call("tools/call", json!({"name": "sandbox_run_code", "arguments": arguments}));
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+    let first = server.request("POST /mcp", &headers, &body).await;
+    assert_eq!((first.status, &first.json()["result"]["isError"]), (200, &json!(false)), "{first:?}");
+    let again = server.request("POST /mcp", &headers, &body).await;
+    assert_eq!(again.text, first.text);
+    assert_eq!(server.fake.counts().requests, 1);
+    server.request("POST /api/v1/rpc", &headers, &body).await.flat(422, 2001);
+}
