@@ -51,6 +51,7 @@ impl Index {
         loop {
             let header = match walk.header().map_err(ArchiveError::Read)? {
                 Step::Header(header) => header,
+                Step::End if entries == 0 => return Err(ArchiveError::Unknown("it has no files".to_owned())),
                 Step::End => return Ok(index),
                 Step::Wrong(why) if entries == 0 => return Err(ArchiveError::Unknown(why)),
                 Step::Wrong(why) => return Ok(index.ended(why)),

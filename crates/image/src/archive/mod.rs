@@ -9,7 +9,7 @@
 //! | a tar of a root file system, which becomes an image of one layer | yes | |
 //!
 //! Archives may be compressed with gzip or zstd as a whole. They are as hostile as what a registry sends: an archive is
-//! never unpacked, its files are looked up by exact names among the regular ones ([`contents`]), and every blob goes into
+//! never unpacked, its files are looked up by exact names among the regular ones (`contents`), and every blob goes into
 //! the store through its verification. What was added for an archive that is refused is removed again.
 
 mod compression;

@@ -77,10 +77,12 @@ fn choose<'a>(candidates: &[&'a Descriptor], platform: &str) -> Result<&'a Descr
 fn is_for(descriptor: &Descriptor, platform: &str) -> bool {
     let Some(offered) = descriptor.platform() else { return false };
     let base = format!("{}/{}", offered.os(), offered.architecture());
-    match offered.variant() {
-        // Who names no variant takes any.
-        Some(variant) => platform == base || platform == format!("{base}/{variant}"),
-        None => platform == base,
+    let Some(wanted) = platform.strip_prefix(&base) else { return false };
+    match (wanted.strip_prefix('/'), offered.variant()) {
+        (Some(wanted), Some(offered)) => wanted == offered,
+        // Where one side says nothing about the variant, any will do.
+        (Some(_), None) => true,
+        (None, _) => wanted.is_empty(),
     }
 }
 

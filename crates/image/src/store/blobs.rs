@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Begins to write a blob, or goes on where another writer ended; `None` when it is there already. While somebody
-    /// else writes it, this waits: the work is done once.
+    /// else writes it, this waits: the work is done once. (Who holds a writer of the same blob would wait for itself.)
     ///
     /// # Errors
     /// A descriptor beyond the bounds, or of a blob that is there with another size; or what the disk says.

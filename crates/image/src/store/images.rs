@@ -244,11 +244,13 @@ fn check(image: &ImageRecord) -> Result<(), StoreError> {
     within("the number of layers", image.layers.len(), IMAGE_LAYERS_MAX)?;
     within("the reference", image.reference.len(), IMAGE_REFERENCE_BYTES_MAX)?;
     within("the platform", image.platform.len(), IMAGE_REFERENCE_BYTES_MAX)?;
-    if image.reference.is_empty() || image.reference.chars().any(char::is_control) {
+    let texts = [&image.reference, &image.platform];
+    if image.reference.is_empty() || texts.iter().any(|text| text.chars().any(char::is_control)) {
         let what = "an image record".to_owned();
         return Err(StoreError::Unreadable {
             what,
-            why: "its reference is empty or has control characters".to_owned(),
+            why: "its reference is empty, or there are control characters in it or in its platform"
+                .to_owned(),
         });
     }
     leases::pins_of(image).map(|_| ())

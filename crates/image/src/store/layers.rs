@@ -87,10 +87,11 @@ impl Store {
             if !making.is(name, &place.fd)? {
                 continue;
             }
-            if place.names()?.is_empty() {
+            let is_there = self.layer_path(name)?.is_some();
+            if !is_there && place.names()?.is_empty() {
                 return Ok(Some(place));
             }
-            // What a dead process left.
+            // What a dead process left, or a place made just after somebody else had finished.
             self.discard(making, name)?;
             drop(place);
             self.clear_removing()?;

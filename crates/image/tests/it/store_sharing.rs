@@ -70,8 +70,9 @@ impl Drop for Process {
 }
 
 pub(crate) fn step(text: &str) {
-    println!("step: {text}");
-    std::io::stdout().flush().unwrap();
+    let mut output = std::io::stdout();
+    writeln!(output, "step: {text}").unwrap();
+    output.flush().unwrap();
 }
 
 fn wait_for_end_of_input() {
@@ -238,7 +239,7 @@ fn a_lease_is_only_given_for_what_is_there() {
     assert_eq!((pruned.blobs, pruned.layers), (0, 0), "an image without a reference is held too");
     drop(lease);
     assert_eq!(names(images.path(), "leases"), Vec::<String>::new());
-    store.tag(&image).unwrap();
+    store.tag(&image::store::ImageRecord { reference: "image".to_owned(), ..image.clone() }).unwrap();
     for layer in names(images.path(), "layers") {
         fs_err::rename(images.path().join("store-v1/layers").join(&layer), images.path().join(&layer))
             .unwrap();
