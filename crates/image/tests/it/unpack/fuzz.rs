@@ -71,12 +71,42 @@ const VALUES: &[&str] =
     &["0", "1", "512", "1024", "8589934591", "65536", "-1", "1.5", "", "\n", "1\n0\n512\n", "../canary/file"];
 const KINDS: &[u8] = b"00000000111222555534S67xgLK";
 
+/// Names that an honest layer may have.
+const HONEST: &[&str] = &[
+    "a",
+    "b",
+    "a/b",
+    "a/b/c",
+    "./a",
+    "d",
+    "d/e",
+    ".",
+    ".wh.a",
+    "a/.wh.b",
+    "a/.wh..wh..opq",
+    "d/e/f",
+    "link",
+    "link/file",
+];
+
 #[derive(Debug, TypeGenerator)]
 struct Mutant {
+    manners: Manners,
     pieces: Vec<Piece>,
     changes: Vec<(u32, u8)>,
     cut: Option<u16>,
     ends: bool,
+}
+
+/// How an archive is put together.
+#[derive(Debug, TypeGenerator)]
+enum Manners {
+    /// Of entries that are good each for itself, so that it is their order that is hostile.
+    Honest(Vec<(u8, u8, u8, u16)>),
+    /// The same, and the other pieces after them.
+    Mixed(Vec<(u8, u8, u8, u16)>),
+    /// Of the other pieces alone.
+    Wild,
 }
 
 #[derive(Debug, TypeGenerator)]
@@ -193,9 +223,28 @@ impl Piece {
     }
 }
 
+/// Adds an entry that is good for itself.
+fn add_honest(tar: Tar, (kind, name, target, length): &(u8, u8, u8, u16)) -> Tar {
+    let name = pick(HONEST, *name);
+    let marker = name.contains(".wh.");
+    match pick(b"0005512", *kind) {
+        b'5' if !marker => tar.directory(name),
+        b'2' if !marker && name != "." => tar.symlink(name, pick(NAMES, *target)),
+        b'1' if !marker && name != "." => tar.hard_link(name, pick(HONEST, *target)),
+        _ if name == "." => tar.directory(name),
+        _ => tar.file(name, &vec![b'h'; if marker { 0 } else { usize::from(*length) % 2000 }]),
+    }
+}
+
 impl Mutant {
     fn bytes(&self) -> Vec<u8> {
-        let tar = self.pieces.iter().fold(Tar::new(), |tar, piece| piece.add(tar));
+        let honest = |entries: &[_]| entries.iter().fold(Tar::new(), add_honest);
+        let tar = match &self.manners {
+            Manners::Honest(entries) => return honest(entries).end(),
+            Manners::Mixed(entries) => honest(entries),
+            Manners::Wild => Tar::new(),
+        };
+        let tar = self.pieces.iter().fold(tar, |tar, piece| piece.add(tar));
         let mut bytes = if self.ends { tar.end() } else { tar.cut() };
         // Few changes, or hardly any checksum would stay right.
         for (at, byte) in self.changes.iter().take(2) {
