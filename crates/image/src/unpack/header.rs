@@ -18,8 +18,8 @@ impl Fields {
         let mut header = Header::new_old();
         *header.as_mut_bytes() = block;
         let rest = block[..148].iter().chain(&block[156..]);
-        let sum = rest.map(|byte| i128::from(*byte)).sum::<i128>() + 8 * i128::from(b' ');
-        if number(&block[148..156]) != Some(sum) {
+        let sum = rest.fold(8 * u32::from(b' '), |sum, byte| sum + u32::from(*byte));
+        if number(&block[148..156]) != Some(i128::from(sum)) {
             return Err(Refusal::Header("has a wrong checksum"));
         }
         Ok(Fields { header })

@@ -16,6 +16,7 @@ pub(crate) struct Place {
 }
 
 /// Says whether layers can be unpacked here; with `MSB_TEST_REQUIRE` it is a failure if not.
+#[expect(clippy::print_stderr, reason = "says why it was skipped")]
 pub(crate) fn possible() -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || std::env::var_os("MSB_TEST_REQUIRE").is_none(), "unpacking needs root");
