@@ -35,7 +35,7 @@ mod transport;
 use std::sync::Arc;
 
 pub use blob::BlobSink;
-pub use config::RegistryConfig;
+pub use config::{RegistryConfig, World};
 pub use error::{ContentError, RegistryError};
 pub use manifest::Compression;
 pub use oci_spec::image::{Descriptor, Digest};

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, and says why it was skipped")]
 
+mod registry;
+
 use std::path::Path;
 
 use image::{Allowed, ImageName, ResolveError, Resolver};
