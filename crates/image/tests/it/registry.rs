@@ -71,6 +71,7 @@ impl Served {
 }
 
 /// Says whether the test cannot run here; with `MSB_TEST_REQUIRE=all` that is a failure.
+#[expect(clippy::print_stderr, reason = "a test says why it was skipped")]
 fn lacks(programs: &[&str]) -> bool {
     let is_there = |program: &&&str| {
         !["/usr/bin", "/bin", "/usr/sbin"].iter().any(|at| Path::new(at).join(program).exists())

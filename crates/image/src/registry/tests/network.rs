@@ -76,6 +76,25 @@ async fn a_server_that_knows_no_parts_sends_everything_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_begins_anew_for_ever_is_given_up_on() {
+    let blob = bytes(8_000_000);
+    let server = Server::start({
+        let blob = blob.clone();
+        move |asked, count| {
+            // A part of a good length, then everything from the beginning, and so on: there is always progress.
+            let reply = if count % 2 == 0 { Reply::ok(blob.clone()) } else { part(asked, &blob) };
+            match reply.body {
+                Body::Whole(bytes) => Reply { body: Body::Cut(bytes, 2_000_000), ..reply },
+                body => Reply { body, ..reply },
+            }
+        }
+    })
+    .await;
+    let error = fetch(config(&[&server]), &server, &blob, &mut Memory::default()).await.unwrap_err();
+    assert!(told(&error).contains("began anew"), "{error}");
+}
+
+#[tokio::test]
 async fn a_part_that_nobody_asked_for_is_refused() {
     let blob = bytes(1000);
     for range in ["bytes 0-399/1000", "bytes 600-999/9999", "nonsense", ""] {

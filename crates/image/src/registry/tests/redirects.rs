@@ -55,6 +55,19 @@ async fn authorization_does_not_come_back_and_another_port_is_another_registry()
 }
 
 #[tokio::test]
+async fn a_redirect_that_is_no_longer_allowed_is_asked_for_anew() {
+    let storage = Server::start_at("127.0.0.2", |_, count| match count {
+        0 => Reply::status(403),
+        _ => Reply::ok(BYTES),
+    })
+    .await;
+    let server = redirecting_at("127.0.0.1", storage.url("/blob")).await;
+    let config = with_login(&server, config(&[&server, &storage]));
+    fetch(config, &server, BYTES, &mut Memory::default()).await.unwrap();
+    assert_eq!(storage.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn redirects_without_an_end_are_not_followed() {
     let server = Server::start(|_, count| Reply::redirect(format!("/v2/{count}"))).await;
     let error = fetch(config(&[&server]), &server, BYTES, &mut Memory::default()).await.unwrap_err();
