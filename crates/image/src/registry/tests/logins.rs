@@ -155,6 +155,39 @@ async fn credentials_do_not_go_to_a_token_server_on_another_host() {
 }
 
 #[tokio::test]
+async fn credentials_go_to_the_registrys_own_domain_or_one_above_it_only() {
+    for (realm, may_know) in [
+        ("r.corp.test", true),
+        ("corp.test", true),
+        ("evil.test", false),
+        ("orp.test", false),
+        ("test", false),
+        ("x.r.corp.test", false),
+        ("tokens.corp.test", false),
+        ("127.0.0.1", false),
+    ] {
+        let server = Server::start(move |asked, _| {
+            if asked.path.starts_with("/token") {
+                return a_token();
+            }
+            let port = asked.header("host").unwrap().split_once(':').unwrap().1.to_owned();
+            guarded(asked, "Bearer t0ken", &format!("Bearer realm=\"http://{realm}:{port}/token\""))
+        })
+        .await;
+        let registry = format!("r.corp.test:{}", server.address.port());
+        let mut config = login(&registry, config(&[&server]));
+        for host in ["r.corp.test", realm] {
+            config.plain_http.push(host.into());
+            config.world.hosts.insert(host.into(), vec![ip("127.0.0.1")]);
+        }
+        let resolved = resolve(config, &format!("{registry}/app")).await;
+        let asked = server.asked().into_iter().find(|asked| asked.path.starts_with("/token"));
+        assert_eq!((resolved.is_ok(), asked.is_some()), (may_know, may_know), "{realm}");
+        assert!(asked.is_none_or(|asked| asked.header("authorization") == Some(BASIC)));
+    }
+}
+
+#[tokio::test]
 async fn a_registry_cannot_name_a_token_server_nearer_than_itself() {
     let inside = Server::start(|_, _| a_token()).await;
     let by_name = format!("http://inside.test:{}/token", inside.address.port());
