@@ -3,7 +3,7 @@
 //!
 //! A name is read once ([`ImageName`]) and resolved along a chain ([`Resolver`]): today the embedded default
 //! ([`host`]), which shows this machine's own `/usr` behind a private root, and plain directories that the operator
-//! allows ([`directory`]). For images from registries, [`reference`] says what names one, and [`registry`] talks with them.
+//! allows ([`directory`]). For images from registries, [`mod@reference`] says what names one, and [`registry`] talks with them.
 
 pub mod archive;
 pub mod directory;

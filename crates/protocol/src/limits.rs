@@ -325,7 +325,7 @@ pub const PROGRESS_WINDOW: Duration = Duration::from_secs(30);
 pub const PROGRESS_BYTES_MIN: u64 = 64 * 1024;
 /// Largest answer of a token server, in bytes.
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Most tokens for registries that are kept; beyond it all are asked for anew.
+/// Most tokens, and most loopback registries' protocols, that are remembered; beyond it all are asked for anew.
 pub const TOKENS_MAX: usize = 1024;
 /// How long a token is used whose server does not say for how long it may be.
 pub const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(60);

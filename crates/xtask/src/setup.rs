@@ -65,6 +65,21 @@ const PACKAGES: &[Package] = &[
         why: "tests try what unshare and mount can do",
         is_there: || exists("/usr/bin/unshare"),
     },
+    Package {
+        name: "docker-registry",
+        why: "tests pull images from a real registry",
+        is_there: || answers("docker-registry", &["--version"]),
+    },
+    Package {
+        name: "skopeo",
+        why: "tests put images into a real registry with it",
+        is_there: || answers("skopeo", &["--version"]),
+    },
+    Package {
+        name: "openssl",
+        why: "tests make certificates for a registry with it",
+        is_there: || answers("openssl", &["version"]),
+    },
 ];
 
 /// The oldest Python that the SDK supports.

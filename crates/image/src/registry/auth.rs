@@ -72,7 +72,7 @@ impl Auth {
         purpose: &Purpose,
         answer: &Answer,
     ) -> Result<HeaderValue, Failure> {
-        self.forget(purpose);
+        self.lock().remove(purpose);
         let headers = answer.response.headers().get_all(WWW_AUTHENTICATE);
         let texts = headers.iter().filter_map(|header| header.to_str().ok());
         let challenges: Vec<Challenge> = texts.flat_map(challenge::parse).collect();
@@ -93,9 +93,15 @@ impl Auth {
         Ok(header)
     }
 
-    /// Forgets what a registry did not take.
-    pub(super) fn forget(&self, purpose: &Purpose) {
+    /// Forgets what a registry did not take, and makes the error for that.
+    pub(super) fn rejected(&self, purpose: &Purpose) -> RegistryError {
         self.lock().remove(purpose);
+        let reason = match self.config.credentials.find(&purpose.registry) {
+            Known::Login(_) => "it does not take the login that is known for it",
+            Known::Helper(helper) => return self.helped(purpose, helper),
+            Known::Nothing => "it wants a login, and none is known",
+        };
+        denied(purpose, reason.to_owned(), remedy(purpose))
     }
 
     fn basic(&self, purpose: &Purpose) -> Result<HeaderValue, RegistryError> {
@@ -257,15 +263,6 @@ fn exchange(pairs: &[(&'static str, String)], token: &Secret) -> String {
 
 fn basic_header(username: &str, password: &Secret) -> Option<HeaderValue> {
     secret_header(&format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.reveal()))))
-}
-
-/// Makes the error for a registry that does not take what it was given.
-pub(super) fn rejected(purpose: &Purpose) -> RegistryError {
-    denied(
-        purpose,
-        "it does not take the login that is known for it, or wants one".to_owned(),
-        remedy(purpose),
-    )
 }
 
 fn denied(purpose: &Purpose, reason: String, remedy: String) -> RegistryError {

@@ -8,7 +8,7 @@
 use std::io;
 
 use oci_spec::image::Descriptor;
-use protocol::limits::{PROGRESS_BYTES_MIN, REGISTRY_ATTEMPTS_RESET_BYTES};
+use protocol::limits::{PROGRESS_BYTES_MIN, REGISTRY_ATTEMPTS_MAX, REGISTRY_ATTEMPTS_RESET_BYTES};
 use reqwest::Response;
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +41,8 @@ pub(super) struct Download<'a> {
     pub(super) what: String,
     pub(super) sink: &'a mut dyn BlobSink,
     pub(super) world: &'a World,
+    /// How often the registry made the sink begin anew.
+    pub(super) restarts: u32,
 }
 
 impl Download<'_> {
@@ -59,7 +61,7 @@ impl Download<'_> {
         if status == 206 {
             self.check_range(&host, response.headers())?;
         } else if self.sink.have() > 0 {
-            self.restart()?;
+            self.begin_anew(&host)?;
         }
         let missing = self.blob.size() - self.sink.have();
         if let Some(length) = response.content_length().filter(|length| *length != missing) {
@@ -147,6 +149,18 @@ impl Download<'_> {
         );
         let allowed = "it must send the part that was asked for, or everything";
         Err(self.content(host, ContentError::Unexpected { wrong, allowed }))
+    }
+
+    /// Lets a server that knows no parts send everything again, but not for ever.
+    fn begin_anew(&mut self, host: &str) -> Result<(), RegistryError> {
+        self.restarts += 1;
+        if self.restarts > REGISTRY_ATTEMPTS_MAX {
+            let wrong =
+                format!("it began anew more than {REGISTRY_ATTEMPTS_MAX} times and never came to the end");
+            let allowed = "it must send the part that was asked for, or everything in one go";
+            return Err(self.content(host, ContentError::Unexpected { wrong, allowed }));
+        }
+        self.restart()
     }
 
     fn restart(&mut self) -> Result<(), RegistryError> {

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn challenges_are_read_as_servers_write_them() {
-        let rows: [(&str, &[(&str, &str, &str)]); 7] = [
+        type Expected = &'static [(&'static str, &'static str, &'static str)];
+        let rows: [(&str, Expected); 7] = [
             (
                 r#"Bearer realm="https://a/t",service="s, x",scope="r:a:pull""#,
                 &[("bearer", "scope", "r:a:pull")],

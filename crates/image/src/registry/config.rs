@@ -33,8 +33,8 @@ pub struct RegistryConfig {
     pub extra_roots: Vec<Vec<u8>>,
     /// Who may pull what.
     pub credentials: Credentials,
-    /// What tests replace.
-    pub(crate) world: World,
+    /// What tests of this crate replace; everybody else takes the default.
+    pub world: World,
 }
 
 impl Default for RegistryConfig {
@@ -64,18 +64,18 @@ impl fmt::Debug for RegistryConfig {
     }
 }
 
-/// How long things may take, and where names and addresses lead: limits and the network itself, but in tests.
+/// How long things may take, and where names and addresses lead: the limits and the network itself, but in tests.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
+pub struct World {
     /// Addresses of names that the resolver is not asked for.
-    pub(crate) hosts: BTreeMap<String, Vec<IpAddr>>,
+    pub(super) hosts: BTreeMap<String, Vec<IpAddr>>,
     /// Addresses that count as something else than they are.
-    pub(crate) places: BTreeMap<IpAddr, Place>,
-    pub(crate) backoff: Duration,
-    pub(crate) retry_after_max: Duration,
-    pub(crate) answer_wait: Duration,
-    pub(crate) document_wait: Duration,
-    pub(crate) progress_window: Duration,
+    pub(super) places: BTreeMap<IpAddr, Place>,
+    pub(super) backoff: Duration,
+    pub(super) retry_after_max: Duration,
+    pub(super) answer_wait: Duration,
+    pub(super) document_wait: Duration,
+    pub(super) progress_window: Duration,
 }
 
 impl Default for World {

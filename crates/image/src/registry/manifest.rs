@@ -316,11 +316,14 @@ mod tests {
                 "foreign",
             ),
             (
-                image(&descriptor("application/vnd.cncf.helm.config.v1+json", "1"), &[layer.clone()]),
+                image(
+                    &descriptor("application/vnd.cncf.helm.config.v1+json", "1"),
+                    std::slice::from_ref(&layer),
+                ),
                 None,
                 "helm",
             ),
-            (image(&descriptor(CONFIGS[0], "99999999"), &[layer.clone()]), None, "bytes"),
+            (image(&descriptor(CONFIGS[0], "99999999"), std::slice::from_ref(&layer)), None, "bytes"),
             (image(&config, &[descriptor(LAYER, "-1")]), None, "-1"),
             (image(&config, &[descriptor(LAYER, "1e400")]), None, "JSON"),
             (image(&config, &[descriptor(LAYER, "18446744073709551615"), layer.clone()]), None, "bytes"),

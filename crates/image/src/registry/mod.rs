@@ -35,7 +35,7 @@ mod transport;
 use std::sync::Arc;
 
 pub use blob::BlobSink;
-pub use config::RegistryConfig;
+pub use config::{RegistryConfig, World};
 pub use error::{ContentError, RegistryError};
 pub use manifest::Compression;
 pub use oci_spec::image::{Descriptor, Digest};
@@ -210,7 +210,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let what = format!("{}@{}", reference.repository(), blob.digest());
         let world = &self.shared.config.world;
-        self.session(registry, reference).blob(Download { blob, what, sink, world }).await
+        self.session(registry, reference).blob(Download { blob, what, sink, world, restarts: 0 }).await
     }
 
     fn session<'a>(&'a self, registry: &'a str, reference: &'a Reference) -> Session<'a> {

@@ -5,7 +5,7 @@ use oci_spec::image::Digest;
 use protocol::limits::MANIFEST_BYTES_MAX;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 
-use super::auth::{self, Auth, Purpose};
+use super::auth::{Auth, Purpose};
 use super::blob::Download;
 use super::config::RegistryConfig;
 use super::error::{ContentError, Failure, RegistryError};
@@ -129,8 +129,7 @@ impl<'a> Session<'a> {
         let authorization = self.auth.answer(self.transport, &self.purpose, &answer).await?;
         let answer = self.ask_as(question, Some(authorization)).await?;
         if answer.response.status() == reqwest::StatusCode::UNAUTHORIZED {
-            self.auth.forget(&self.purpose);
-            return Err(auth::rejected(&self.purpose).into());
+            return Err(self.auth.rejected(&self.purpose).into());
         }
         Ok(answer)
     }

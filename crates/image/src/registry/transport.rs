@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::limits::{REDIRECTS_MAX, REGISTRY_CONNECT_WAIT};
+use protocol::limits::{REDIRECTS_MAX, REGISTRY_CONNECT_WAIT, TOKENS_MAX};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -88,10 +88,11 @@ impl Transport {
                     Some(scheme) => scheme,
                     None => self.ask_scheme(&https).await?,
                 };
-                self.spoken
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(registry.to_owned(), scheme);
+                let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+                if spoken.len() >= TOKENS_MAX {
+                    spoken.clear();
+                }
+                spoken.insert(registry.to_owned(), scheme);
                 Ok(server_of(registry, scheme)?)
             }
         }
@@ -216,7 +217,11 @@ impl Answer {
             200 | 206 => Ok(self),
             401 if self.is_own => Ok(self),
             404 => Err(RegistryError::NotFound { host, what }.into()),
-            401 | 403 => {
+            // What a redirect leads to is often allowed for a while only; the registry redirects anew.
+            401 | 403 if !self.is_own => {
+                Err(Failure::soon(RegistryError::Status { host, what, status: status.as_u16(), wait: None }))
+            }
+            403 => {
                 let remedy = format!("log in with an account that may read it: msb registry login {host}");
                 let reason = format!("it answered with status {status}");
                 Err(RegistryError::Denied { host, what, reason, remedy }.into())

@@ -11,6 +11,7 @@ mod sample;
 mod store;
 mod store_sharing;
 mod unpack;
+mod registry;
 
 use std::path::Path;
 
