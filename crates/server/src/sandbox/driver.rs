@@ -91,7 +91,7 @@ async fn take_down(sandbox: &Arc<dyn Sandbox>) -> Option<String> {
 fn failure(error: &StartError) -> Failure {
     match error {
         StartError::NoCapacity(_) => Failure::NoCapacity(error.to_string()),
-        StartError::Walls { .. } | StartError::Agent(_) => {
+        StartError::Walls { .. } | StartError::Agent(_) | StartError::Unfit(_) => {
             Failure::Broken { what: error.to_string(), cause: error.source().map(chain) }
         }
     }
