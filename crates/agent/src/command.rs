@@ -13,6 +13,7 @@ use sys::spawn::{End, Program, Stage};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Agent;
+use crate::loader;
 use crate::outbox::{Gone, Outbox};
 use crate::process::{Process, StartError};
 use crate::relay::{Pipes, Relay};
@@ -87,7 +88,7 @@ async fn start(
         Err(StartError::Slow) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
             Err(CommandEnd::TimedOut)
         }
-        Err(error) => Err(not_started(explain(agent, &command.command, &error))),
+        Err(error) => Err(not_started(explain(agent, (&command.command, &program), &error))),
     }
 }
 
@@ -145,17 +146,22 @@ fn not_started(message: String) -> CommandEnd {
 }
 
 /// Says what was wrong in words for whoever sent the command.
-fn explain(agent: &Agent, command: &str, error: &StartError) -> String {
+fn explain(agent: &Agent, (command, program): (&str, &Program), error: &StartError) -> String {
     let environment = &agent.environment;
+    let is_missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+    if let StartError::Program { stage: Stage::Exec, source } = error
+        && is_missing(source)
+        && let Some(missing) = loader::missing_for(program)
+    {
+        return format!("cannot start '{command}': {missing}: {source}");
+    }
     match error {
         StartError::Program { stage: Stage::Workdir, source } => {
             format!("cannot start '{command}' in the working directory '{}': {source}", environment.workdir())
         }
         StartError::Program { stage: Stage::Exec, source } => match source.kind() {
             io::ErrorKind::NotFound if command.contains('/') => {
-                format!(
-                    "cannot start '{command}': no such file, or the interpreter it names is missing: {source}"
-                )
+                format!("cannot start '{command}': there is no such file: {source}")
             }
             io::ErrorKind::NotFound => {
                 format!(
@@ -173,7 +179,7 @@ fn explain(agent: &Agent, command: &str, error: &StartError) -> String {
             }
             _ => format!("cannot start '{command}': {source}"),
         },
-        StartError::Program { stage: Stage::Fork | Stage::Descriptors, source }
+        StartError::Program { stage: Stage::Fork | Stage::Descriptors | Stage::Ids, source }
         | StartError::Fork(source) => {
             format!("cannot start '{command}': {source}")
         }

@@ -53,11 +53,8 @@ pub(crate) async fn serve(
 }
 
 async fn converse(agent: &Agent, kernels: &Kernels, stream: &mut UnixStream) -> Result<(), ConnectionError> {
-    match timeout(GREETING_WAIT, receive(stream, GREETING_BYTES_MAX)).await {
-        Ok(Ok(Some(first))) => check_greeting(&first, &agent.secret)?,
-        Ok(Ok(None)) => return Ok(()),
-        Ok(Err(error)) => return Err(error),
-        Err(_) => return Err(ConnectionError::Refused("no greeting came in time")),
+    if !greeted(stream, &agent.secret).await? {
+        return Ok(());
     }
     send(stream, &Message::Welcome(Welcome { version: VERSION })).await?;
     while let Some(message) = receive(stream, FRAME_BYTES_MAX).await? {
@@ -68,6 +65,28 @@ async fn converse(agent: &Agent, kernels: &Kernels, stream: &mut UnixStream) -> 
         send(stream, &Message::Reply(reply)).await?;
     }
     Ok(())
+}
+
+/// Answers a good greeting with the reason why there is nothing to be welcome to.
+pub(crate) async fn decline(
+    stream: &mut UnixStream,
+    secret: &str,
+    message: String,
+) -> Result<(), ConnectionError> {
+    if !greeted(stream, secret).await? {
+        return Err(ConnectionError::Refused("the server left before it greeted"));
+    }
+    send(stream, &Message::Unfit(Refused { message })).await
+}
+
+/// Waits for a good greeting; false when the server left before it.
+async fn greeted(stream: &mut UnixStream, secret: &str) -> Result<bool, ConnectionError> {
+    match timeout(GREETING_WAIT, receive(stream, GREETING_BYTES_MAX)).await {
+        Ok(Ok(Some(first))) => check_greeting(&first, secret).map(|()| true),
+        Ok(Ok(None)) => Ok(false),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(ConnectionError::Refused("no greeting came in time")),
+    }
 }
 
 fn check_greeting(first: &Message, secret: &str) -> Result<(), ConnectionError> {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where programs start and what they see: environment, working directory, and where they are looked for.
+//! Who programs are, where they start and what they see: user, working directory, environment, and where they are
+//! looked for. Nothing of it is the agent's own: that has an empty environment and stays root of the sandbox.
 
 use std::ffi::CString;
-use std::io;
 use std::path::Path;
 
 use protocol::config::AgentConfig;
 use rustix::fs::{Access, access};
-use sys::spawn::Program;
+use sys::spawn::{Ids, Program};
+
+use crate::account::{self, AccountError};
+use crate::workdir::{self, WorkdirError};
 
 /// Where programs are looked for if the configuration has no `PATH`.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -17,17 +20,43 @@ pub(crate) struct Environment {
     envp: Vec<CString>,
     search_path: String,
     workdir: CString,
+    ids: Option<Ids>,
+}
+
+/// Why a sandbox cannot be what it shall be, for what its image has or lacks.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnfitError {
+    #[error(transparent)]
+    User(#[from] AccountError),
+    #[error(transparent)]
+    Workdir(#[from] WorkdirError),
+    #[error("the environment has a zero byte")]
+    ZeroByte(#[from] std::ffi::NulError),
 }
 
 impl Environment {
-    /// Takes it from the configuration; a text with a zero byte is refused.
-    pub(crate) fn new(config: &AgentConfig) -> io::Result<Environment> {
-        let pairs = config.envs.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+    /// Takes it from the configuration: finds the user, and makes the working directory if it is missing.
+    pub(crate) fn new(config: &AgentConfig) -> Result<Environment, UnfitError> {
+        let found = account::find(config.user.as_deref())?;
+        let workdir = match &config.workdir {
+            Some(workdir) => {
+                workdir::make(workdir)?;
+                workdir.as_str()
+            }
+            // A home that does not exist is common: that of `nobody`.
+            None if Path::new(&found.home).is_dir() => found.home.as_str(),
+            None => "/",
+        };
+        let home = ("HOME".to_owned(), found.home.clone());
+        let has_home = config.envs.iter().any(|(name, _)| name == "HOME");
+        let envs = config.envs.iter().chain((!has_home).then_some(&home));
+        let envp = envs.map(|(name, value)| CString::new(format!("{name}={value}")));
         let search_path = config.envs.iter().rev().find(|(name, _)| name == "PATH");
         Ok(Environment {
-            envp: pairs.collect::<Result<_, _>>()?,
+            envp: envp.collect::<Result<_, _>>()?,
             search_path: search_path.map_or(PATH_DEFAULT, |(_, value)| value).to_owned(),
-            workdir: CString::new(config.workdir.as_str())?,
+            workdir: CString::new(workdir)?,
+            ids: found.ids,
         })
     }
 
@@ -50,6 +79,7 @@ impl Environment {
             argv: argv.collect::<Result<_, _>>().ok()?,
             envp: self.envp.clone(),
             workdir: self.workdir.clone(),
+            ids: self.ids.clone(),
         })
     }
 
@@ -80,7 +110,8 @@ mod tests {
         let config = AgentConfig {
             secret: String::new(),
             envs,
-            workdir: "/".into(),
+            workdir: Some("/".into()),
+            user: None,
             prestart: None,
             program_group: false,
         };
@@ -92,6 +123,27 @@ mod tests {
         let paths = |command: &str| environment("/a::b").program(command, &[]).unwrap().paths;
         assert_eq!(paths("x"), [c"/a/x".to_owned(), c"./x".to_owned(), c"b/x".to_owned()]);
         assert_eq!(paths("./x"), [c"./x".to_owned()]);
+    }
+
+    #[test]
+    fn home_is_that_of_the_user_unless_the_environment_has_one() {
+        let homes = |envs: &[(&str, &str)]| {
+            let envs = envs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let config = AgentConfig {
+                secret: String::new(),
+                envs,
+                workdir: None,
+                user: Some("4242:4242".into()),
+                prestart: None,
+                program_group: false,
+            };
+            let environment = Environment::new(&config).unwrap();
+            assert_eq!(environment.workdir(), "/");
+            let envp = environment.program("x", &[]).unwrap().envp;
+            envp.into_iter().map(|pair| pair.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(homes(&[("A", "b")]), ["A=b", "HOME=/"]);
+        assert_eq!(homes(&[("HOME", "/mine")]), ["HOME=/mine"]);
     }
 
     #[test]

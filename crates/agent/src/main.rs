@@ -10,8 +10,9 @@
 //!                                             reaper ────────┘ (the only one that waits for children)
 //! ```
 //!
-//! Everything that a program inside could reach is its own: the agent's memory and descriptors are closed to it (same
-//! user id, but not dumpable), its socket is outside the sandbox, and what programs write is bytes, never trusted.
+//! Everything that a program inside could reach is its own: the agent's memory and descriptors are closed to it (it may
+//! have the same user id, but the agent is not dumpable), its socket is outside the sandbox, and what programs write is
+//! bytes, never trusted. Programs are who the image says ([`account`]); the agent and its supervisors stay root.
 
 mod log;
 mod startup;
@@ -20,10 +21,13 @@ mod connection;
 mod outbox;
 mod server;
 
+mod account;
 mod command;
 mod environment;
 mod kernels;
+mod workdir;
 
+mod loader;
 mod process;
 mod reaper;
 mod relay;
@@ -73,10 +77,17 @@ fn run(startup: Startup) -> Result<(), StartupError> {
         runtime::Builder::new_current_thread().enable_all().build().map_err(StartupError::Runtime)?;
     runtime.block_on(async {
         let listener = server::listen(startup.listener).map_err(StartupError::Listener)?;
+        let environment = match startup.environment {
+            Ok(environment) => environment,
+            Err(unfit) => {
+                server::decline(&listener, &startup.config.secret, &unfit).await;
+                return Err(StartupError::Unfit(unfit));
+            }
+        };
         let reaper = Reaper::start().map_err(StartupError::Runtime)?;
         let agent = Arc::new(Agent {
             secret: startup.config.secret,
-            environment: startup.environment,
+            environment,
             reaper,
             left_behind: Arc::new(Semaphore::new(protocol::limits::LEFT_BEHIND_PIPES_MAX)),
         });

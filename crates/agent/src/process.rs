@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use protocol::limits::PROCESS_START_WAIT;
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use sys::spawn::{End, Program, REPORT_BYTES, Report, Stage};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout_at};
@@ -53,6 +54,7 @@ impl Process {
         descriptors: &[(BorrowedFd<'_>, RawFd)],
         deadline: Option<Instant>,
     ) -> Result<Process, StartError> {
+        hand_over(program, descriptors).map_err(StartError::Fork)?;
         let (supervisor, report) = reaper.spawn(program, descriptors).map_err(StartError::Fork)?;
         let report = pipe::Receiver::from_owned_fd(report).map_err(StartError::Fork)?;
         let mut process =
@@ -143,4 +145,16 @@ impl Process {
             }
         }
     }
+}
+
+/// Gives the pipes of a program to its user: it shall be able to open them again by name (`/dev/stdout`,
+/// `/proc/self/fd/1`), as Node does, and a pipe belongs to who made it.
+fn hand_over(program: &Program, descriptors: &[(BorrowedFd<'_>, RawFd)]) -> io::Result<()> {
+    let Some(ids) = &program.ids else { return Ok(()) };
+    for (descriptor, _) in descriptors {
+        if FileType::from_raw_mode(fstat(descriptor)?.st_mode) == FileType::Fifo {
+            fchown(descriptor, Some(Uid::from_raw(ids.user)), Some(Gid::from_raw(ids.group)))?;
+        }
+    }
+    Ok(())
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use protocol::agent::{Message, Refused};
-use protocol::limits::{ACCEPT_RETRY_WAIT, AGENT_CONNECTIONS_MAX};
+use protocol::limits::{ACCEPT_RETRY_WAIT, AGENT_CONNECTIONS_MAX, WALLS_WAIT};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use crate::environment::UnfitError;
 use crate::kernels::Kernels;
 use crate::startup::StartupError;
 use crate::{Agent, connection, log};
@@ -60,6 +61,29 @@ pub(crate) async fn serve(
             drop(place);
         });
     }
+}
+
+/// Tells the first server that greets us why the sandbox cannot be used.
+pub(crate) async fn decline(listener: &UnixListener, secret: &str, unfit: &UnfitError) {
+    let telling = async {
+        loop {
+            match listener.accept().await {
+                Ok((mut stream, _)) if comes_from_outside(&stream) => {
+                    match connection::decline(&mut stream, secret, unfit.to_string()).await {
+                        Ok(()) => return,
+                        Err(error) => log::error("a connection ended", &error),
+                    }
+                }
+                Ok(_) => log::note("a process inside the sandbox tried to connect"),
+                Err(error) => {
+                    log::error("cannot accept a connection", &error);
+                    sleep(ACCEPT_RETRY_WAIT).await;
+                }
+            }
+        }
+    };
+    // Nothing runs here that could be waited for: without a server there is only the end.
+    let _ = timeout(WALLS_WAIT, telling).await;
 }
 
 /// A peer outside our pid namespace has no number in it, so the kernel says 0.

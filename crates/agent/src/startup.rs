@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use protocol::config::{AgentConfig, CONFIG_FD, LISTENER_FD, PROGRAM_GROUP_FD};
 use protocol::limits::AGENT_CONFIG_BYTES_MAX;
 
-use crate::environment::Environment;
+use crate::environment::{Environment, UnfitError};
 
 /// What the agent starts with.
 pub(crate) struct Startup {
     pub(crate) config: AgentConfig,
-    pub(crate) environment: Environment,
+    /// Or what the image has or lacks, for which there is none.
+    pub(crate) environment: Result<Environment, UnfitError>,
     pub(crate) listener: OwnedFd,
 }
 
@@ -30,6 +31,8 @@ pub(crate) enum StartupError {
     Listener(#[source] io::Error),
     #[error("cannot make the event loop")]
     Runtime(#[source] io::Error),
+    #[error("the sandbox cannot be what it shall be")]
+    Unfit(#[source] UnfitError),
 }
 
 /// Hardens this process and takes the two descriptors it was handed.
@@ -47,9 +50,9 @@ pub(crate) fn prepare() -> Result<Startup, StartupError> {
         let entry = sys::descriptors::take_inherited(PROGRAM_GROUP_FD).map_err(StartupError::Config)?;
         sys::spawn::enter_before_programs(entry);
     }
-    let environment = Environment::new(&config).map_err(StartupError::Config)?;
     let listener = sys::descriptors::take_inherited(LISTENER_FD).map_err(StartupError::Listener)?;
     sys::descriptors::cloexec_from(3).map_err(StartupError::Harden)?;
+    let environment = Environment::new(&config);
     Ok(Startup { config, environment, listener })
 }
 

@@ -6,7 +6,7 @@
 //! ```text
 //! server                      agent
 //!   Hello{version, secret} ──▶
-//!                          ◀── Welcome{version}           (or Refused, and the end)
+//!                          ◀── Welcome{version}           (or Refused or Unfit, and the end)
 //!   Request ──────────────▶
 //!                          ◀── Output*                    (bytes, in order of arrival)
 //!                          ◀── Reply                      (then the next Request may follow)
@@ -62,6 +62,8 @@ pub enum Message {
     Reply(Reply),
     /// Agent: this connection or request is refused.
     Refused(Refused),
+    /// Agent, instead of a welcome: what the sandbox was to be does not go with its image; it ends.
+    Unfit(Refused),
 }
 
 /// The first message on a connection.
@@ -203,6 +205,7 @@ const WELCOME: u8 = 17;
 const OUTPUT: u8 = 18;
 const REPLY: u8 = 19;
 const REFUSED: u8 = 20;
+const UNFIT: u8 = 21;
 
 /// Bytes of the length field in front of every frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -240,6 +243,7 @@ impl Message {
             Message::Request(body) => (REQUEST, json(REQUEST, body)?),
             Message::Reply(body) => (REPLY, json(REPLY, body)?),
             Message::Refused(body) => (REFUSED, json(REFUSED, body)?),
+            Message::Unfit(body) => (UNFIT, json(UNFIT, body)?),
             Message::Output(channel, bytes) => return encode_output(*channel, bytes),
         };
         frame(kind, &[], &payload)
@@ -257,6 +261,7 @@ impl Message {
             REQUEST => parse(kind, payload).map(Message::Request),
             REPLY => parse(kind, payload).map(Message::Reply),
             REFUSED => parse(kind, payload).map(Message::Refused),
+            UNFIT => parse(kind, payload).map(Message::Unfit),
             OUTPUT => {
                 let (&channel, bytes) = payload.split_first().ok_or(FrameError::Payload(kind, None))?;
                 let channel = Channel::from_byte(channel).ok_or(FrameError::Payload(kind, None))?;
@@ -335,6 +340,7 @@ mod tests {
         check_round_trip(&Message::Output(Channel::BackgroundStderr, vec![0, 255, b'\n']));
         check_round_trip(&Message::Reply(Reply::Command { end: CommandEnd::Signaled { signal: 9 } }));
         check_round_trip(&Message::Refused(Refused { message: "no".into() }));
+        check_round_trip(&Message::Unfit(Refused { message: "no user".into() }));
     }
 
     #[test]

@@ -19,10 +19,13 @@ pub const PROGRAM_GROUP_FD: i32 = 5;
 pub struct AgentConfig {
     /// The secret that every connection must present, as text.
     pub secret: String,
-    /// The whole environment of kernels and commands, in order.
+    /// The environment of kernels and commands, in order; `HOME` is added if it is not in it.
     pub envs: Vec<(String, String)>,
-    /// The directory in which kernels and commands start.
-    pub workdir: String,
+    /// The directory in which kernels and commands start, made if it is missing; the home directory if none is named.
+    pub workdir: Option<String>,
+    /// Who kernels and commands are, as [`crate::user::User`] reads it; root if nobody is named.
+    #[serde(default)]
+    pub user: Option<String>,
     /// The language whose kernel is started before anybody asks for it.
     pub prestart: Option<Language>,
     /// Whether there is a descriptor [`PROGRAM_GROUP_FD`].

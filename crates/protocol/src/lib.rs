@@ -3,7 +3,8 @@
 //!
 //! - between a client and the server: [`calls`] (the whole API in one table), [`openrpc`] (its description), [`errors`],
 //!   [`names`], [`json`];
-//! - between the server and an agent: [`agent`] (frames and messages), [`config`] (what an agent is told once);
+//! - between the server and an agent: [`agent`] (frames and messages), [`config`] (what an agent is told once), [`user`]
+//!   (who programs inside are, as an image names them);
 //! - and [`limits`], every bound that either side keeps.
 //!
 //! Plain data only: nothing here does I/O or knows about tokio.
@@ -19,3 +20,4 @@ pub mod openrpc;
 mod params;
 mod requests;
 mod results;
+pub mod user;

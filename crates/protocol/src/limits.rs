@@ -31,8 +31,8 @@ pub const BACKGROUND_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// Most connections that an agent serves at once.
 pub const AGENT_CONNECTIONS_MAX: usize = 64;
-/// Largest configuration that an agent reads when it starts, in bytes.
-pub const AGENT_CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// Largest configuration that an agent reads when it starts, in bytes: JSON makes six bytes of one at most.
+pub const AGENT_CONFIG_BYTES_MAX: usize = 6 * SPEC_ENVS_BYTES_MAX + 64 * 1024;
 /// Largest frame that an agent reads before the secret was presented, in bytes after the length field.
 pub const GREETING_BYTES_MAX: usize = 4096;
 /// How long the rest of a frame may take once an agent has read its length.
@@ -47,6 +47,24 @@ pub const LEFT_BEHIND_PIPES_MAX: usize = 128;
 pub const DRIVER_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of an interpreter's output that are quoted when it does not get ready.
 pub const COMPLAINT_BYTES_MAX: usize = 2048;
+/// Highest number of a user or group inside a sandbox.
+pub const USER_NUMBER_MAX: u32 = 65_535;
+/// Longest text that names the user and group of a sandbox's programs, in bytes.
+pub const USER_BYTES_MAX: usize = 256;
+/// Largest `/etc/passwd` and `/etc/group` of an image that are read, in bytes.
+pub const ACCOUNTS_BYTES_MAX: usize = 1024 * 1024;
+/// Longest line of them that is looked at, in bytes.
+pub const ACCOUNT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Most supplementary groups of a user.
+pub const USER_GROUPS_MAX: usize = 256;
+/// Longest path that is made as a working directory or taken as a home, in bytes.
+pub const DIRECTORY_PATH_BYTES_MAX: usize = 4095;
+/// Most symbolic links on the way to a working directory.
+pub const DIRECTORY_LINKS_MAX: usize = 40;
+/// Most interpreters of interpreters that are looked at to say why a program does not start.
+pub const INTERPRETERS_DEPTH_MAX: usize = 4;
+/// Most bytes of a program's head that are looked at for that.
+pub const PROGRAM_HEAD_BYTES_MAX: usize = 4096;
 /// How long a new process may take until it executes its program.
 pub const PROCESS_START_WAIT: Duration = Duration::from_secs(10);
 /// How long killing a process tree may take before it is given up on and reported.
@@ -95,6 +113,10 @@ pub const SHM_BYTES: u64 = 64 * 1024 * 1024;
 pub const ENVS_MAX: usize = 1024;
 /// Most bytes of all environment variables of a sandbox together.
 pub const ENVS_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of the environment that a sandbox begins with, an image's and a client's together.
+pub const SPEC_ENVS_BYTES_MAX: usize = 512 * 1024;
+/// Longest environment variable with its name, in bytes: the kernel starts no program with a longer one.
+pub const ENV_BYTES_MAX: usize = 128 * 1024 - 2;
 /// Time between two samples of a sandbox's processor use.
 pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Most entries of a writable layer that are counted for its size.

@@ -34,6 +34,9 @@ pub enum ConnectError {
     /// The agent refused, or is not the one we started.
     #[error("the agent refused the connection: {0}")]
     Refused(String),
+    /// It ended, because what the sandbox was to be does not go with its image.
+    #[error("{0}")]
+    Unfit(String),
     /// It sent something that is not the protocol, or took too long.
     #[error("the agent broke the protocol: {0}")]
     Protocol(String),
@@ -70,6 +73,7 @@ impl Connection {
                     welcome.version
                 ))),
                 Message::Refused(refused) => Err(ConnectError::Refused(refused.message)),
+                Message::Unfit(refused) => Err(ConnectError::Unfit(refused.message)),
                 _ => Err(ConnectError::Protocol("an answer that is no welcome".to_owned())),
             }
         };
@@ -96,7 +100,7 @@ impl Connection {
         match self.receive().await? {
             Message::Output(channel, bytes) => Ok(Event::Output(channel, bytes)),
             Message::Reply(reply) => Ok(Event::Reply(reply)),
-            Message::Refused(refused) => Err(CallError::Refused(refused.message)),
+            Message::Refused(refused) | Message::Unfit(refused) => Err(CallError::Refused(refused.message)),
             Message::Hello(_) | Message::Welcome(_) | Message::Request(_) => {
                 Err(CallError::Refused("it sent a message that only opens a call".to_owned()))
             }

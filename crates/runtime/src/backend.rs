@@ -81,6 +81,9 @@ pub enum StartError {
         #[source]
         source: Option<io::Error>,
     },
+    /// What is asked for does not go with the image, or cannot be asked for at all; in words that name it.
+    #[error("{0}")]
+    Unfit(String),
     /// The walls stand, but the agent does not answer.
     #[error("the agent does not answer")]
     Agent(#[source] ConnectError),

@@ -161,6 +161,7 @@ impl Shared {
 impl Backend for Fake {
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>> {
         Box::pin(async move {
+            spec.check()?;
             self.shared.count(|counts| counts.starts += 1);
             let behaviour = lock(&self.shared.behaviour).clone();
             let mut attempt = Attempt { shared: &self.shared, through: false };

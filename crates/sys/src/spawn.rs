@@ -42,8 +42,21 @@ pub struct Program {
     pub argv: Vec<CString>,
     /// The whole environment, `NAME=value` each.
     pub envp: Vec<CString>,
-    /// The directory to start in; relative paths above are meant from there.
+    /// The directory to start in; relative paths above are meant from there. It is gone to before the ids change.
     pub workdir: CString,
+    /// Who the program is; the one who starts it when nobody is named.
+    pub ids: Option<Ids>,
+}
+
+/// The ids of a program, as the kernel has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// The user: real, effective and saved.
+    pub user: u32,
+    /// The group: real, effective and saved.
+    pub group: u32,
+    /// The supplementary groups, and no other.
+    pub groups: Vec<u32>,
 }
 
 /// A supervisor that was forked; what becomes of the program comes through its pipe.
@@ -83,6 +96,8 @@ pub enum Stage {
     Workdir,
     /// Putting the descriptors in their places.
     Descriptors,
+    /// Becoming the user and the groups.
+    Ids,
     /// Executing the program.
     Exec,
 }
@@ -121,11 +136,13 @@ impl Stage {
             Stage::Workdir => 2,
             Stage::Descriptors => 3,
             Stage::Exec => 4,
+            Stage::Ids => 5,
         }
     }
 
     fn from_code(code: i32) -> Option<Stage> {
-        [Stage::Fork, Stage::Workdir, Stage::Descriptors, Stage::Exec].into_iter().find(|s| s.code() == code)
+        let all = [Stage::Fork, Stage::Workdir, Stage::Descriptors, Stage::Ids, Stage::Exec];
+        all.into_iter().find(|stage| stage.code() == code)
     }
 }
 
@@ -149,6 +166,7 @@ pub fn spawn(program: &Program, descriptors: &[(BorrowedFd<'_>, RawFd)]) -> io::
         argv: &argv,
         envp: &envp,
         workdir: &program.workdir,
+        ids: program.ids.as_ref(),
         first_free: places.iter().map(|place| place.target).max().unwrap_or(2).max(2) + 1,
         places: &mut places,
     };
@@ -178,6 +196,7 @@ struct Start<'a> {
     argv: &'a [*const libc::c_char],
     envp: &'a [*const libc::c_char],
     workdir: &'a CStr,
+    ids: Option<&'a Ids>,
     places: &'a mut [Place],
     /// A number above all targets.
     first_free: RawFd,
@@ -335,6 +354,9 @@ fn become_program(start: &mut Start<'_>, failures: RawFd) -> ! {
         give_up(failures, Stage::Workdir, errno());
     }
     let Some(failures) = install(start, failures) else { give_up(failures, Stage::Descriptors, errno()) };
+    if start.ids.is_some_and(|ids| !become_user(ids)) {
+        give_up(failures, Stage::Ids, errno());
+    }
     let errno = execute(start);
     give_up(failures, Stage::Exec, errno)
 }
@@ -354,6 +376,20 @@ fn prefer_for_oom() {
             libc::write(file, OOM_SCORE_ADJ.as_ptr().cast(), OOM_SCORE_ADJ.len());
             libc::close(file);
         }
+    }
+}
+
+/// Becomes another user, for good: by setting all three ids a user other than root loses every capability.
+///
+/// The kernel's own calls, because those of the C library speak with threads that a forked child does not have. From
+/// here to the exec this copy of the caller belongs to that user, who still cannot read or trace it: a change of ids
+/// leaves a process undumpable until it executes a program (`prctl(2)`, PR_SET_DUMPABLE).
+fn become_user(ids: &Ids) -> bool {
+    // SAFETY: the slice of groups is alive and as long as said; the other calls take integers only.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, ids.groups.len(), ids.groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, ids.group, ids.group, ids.group) == 0
+            && libc::syscall(libc::SYS_setresuid, ids.user, ids.user, ids.user) == 0
     }
 }
 
@@ -439,6 +475,7 @@ mod tests {
             argv: texts(argv),
             envp: texts(&["GREETING=hello"]),
             workdir: CString::new(workdir).unwrap(),
+            ids: None,
         }
     }
 
@@ -486,6 +523,29 @@ mod tests {
         assert_eq!(failed(&program(&["/nowhere"], &["x"], "/")), (Stage::Exec, libc::ENOENT));
         assert_eq!(failed(&program(&["/etc/passwd", "/nowhere"], &["x"], "/")), (Stage::Exec, libc::EACCES));
         assert_eq!(failed(&program(&["/bin/sh"], &["x"], "/nowhere")), (Stage::Workdir, libc::ENOENT));
+    }
+
+    #[test]
+    fn a_program_with_ids_of_its_own_is_that_user_alone_or_does_not_start() {
+        let script = "grep -E '^(Uid|Gid|Groups|CapEff|CapPrm)' /proc/self/status; pwd";
+        let mut other = program(&["/bin/sh"], &["sh", "-c", script], "/usr");
+        other.ids = Some(Ids { user: 1234, group: 2345, groups: vec![7, 8] });
+        let (reports, output) = follow(&other);
+        // SAFETY: takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            assert!(matches!(reports[..], [Report::Failed { stage: Stage::Ids, errno: libc::EPERM }]));
+            return;
+        }
+        let zero = "0".repeat(16);
+        let lines = [
+            "Uid:\t1234\t1234\t1234\t1234",
+            "Gid:\t2345\t2345\t2345\t2345",
+            "Groups:\t7 8 ",
+            &format!("CapPrm:\t{zero}"),
+            &format!("CapEff:\t{zero}"),
+            "/usr",
+        ];
+        assert_eq!(output.lines().collect::<Vec<_>>(), lines);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use protocol::agent::Language;
 pub(super) struct Driver {
     /// What the language is called in messages.
     pub(super) name: &'static str,
+    /// What an image with it may be.
+    pub(super) image: &'static str,
     /// The names under which images have the interpreter, best first.
     pub(super) interpreters: &'static [&'static str],
     /// The option that takes source text.
@@ -20,6 +22,7 @@ const BOOTSTRAP: &str = " BOOTSTRAP: ";
 
 const PYTHON: Driver = Driver {
     name: "python",
+    image: "an image with Python, such as microsandbox/python",
     interpreters: &["python3", "python"],
     option: "-c",
     source: include_str!("python.py"),
@@ -27,6 +30,7 @@ const PYTHON: Driver = Driver {
 
 const NODE: Driver = Driver {
     name: "node",
+    image: "an image with Node.js, such as microsandbox/node",
     interpreters: &["node", "nodejs"],
     option: "-e",
     source: concat!(include_str!("node.mjs"), include_str!("errors.mjs"), include_str!("imports.mjs")),

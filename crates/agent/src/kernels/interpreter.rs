@@ -9,7 +9,7 @@ use protocol::agent::Language;
 use protocol::limits::{COMMAND_DRAIN_WAIT, COMPLAINT_BYTES_MAX, KERNEL_START_WAIT};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use rustix::pipe::{PipeFlags, pipe_with};
-use sys::spawn::End;
+use sys::spawn::{End, Program, Stage};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -17,6 +17,7 @@ use crate::Agent;
 use crate::kernels::background::Background;
 use crate::kernels::driver::{self, Driver};
 use crate::kernels::frames::{Feed, Frame, Replies};
+use crate::loader;
 use crate::outbox::Chunk;
 use crate::process::{Process, StartError};
 use crate::relay::{Pipes, Relay, Writers};
@@ -40,8 +41,8 @@ pub(super) struct Interpreter {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KernelError {
     /// The image has none.
-    #[error("this image has no {name} interpreter: none of {names} is in PATH ({path})")]
-    Missing { name: &'static str, names: String, path: String },
+    #[error("this image has no {name} (looked for {names} in PATH: {path}): use {image}; commands work")]
+    Missing { name: &'static str, names: String, path: String, image: &'static str },
     /// Its process or its pipes could not be made.
     #[error("cannot start {path}: {reason}")]
     Start { path: String, reason: String },
@@ -77,9 +78,14 @@ impl Interpreter {
     ) -> Result<Interpreter, KernelError> {
         let driver = driver::of(language);
         let path = find(agent, driver)?;
-        let mut interpreter = launch(agent, driver, &path)
+        let args = [driver.option.to_owned(), driver.bootstrap().to_owned()];
+        let program = agent.environment.program(&path, &args).ok_or_else(|| KernelError::Start {
+            path: path.clone(),
+            reason: "a zero byte in its path".to_owned(),
+        })?;
+        let mut interpreter = launch(agent, driver, &program)
             .await
-            .map_err(|error| KernelError::Start { path: path.clone(), reason: reason(&error) })?;
+            .map_err(|error| KernelError::Start { path: path.clone(), reason: reason(&program, &error) })?;
         let mut printed = Vec::new();
         let outcome = interpreter.get_ready(&mut printed).await;
         if let Err(what) = outcome {
@@ -147,15 +153,11 @@ fn find(agent: &Agent, driver: &Driver) -> Result<String, KernelError> {
         name: driver.interpreters[0],
         names: driver.interpreters.join(", "),
         path: agent.environment.search_path().to_owned(),
+        image: driver.image,
     })
 }
 
-async fn launch(agent: &Agent, driver: &Driver, path: &str) -> Result<Interpreter, StartError> {
-    let args = [driver.option.to_owned(), driver.bootstrap().to_owned()];
-    let program = agent
-        .environment
-        .program(path, &args)
-        .ok_or_else(|| StartError::Fork(io::Error::other("a zero byte in its path")))?;
+async fn launch(agent: &Agent, driver: &Driver, program: &Program) -> Result<Interpreter, StartError> {
     let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| StartError::Fork(errno.into()))?;
     let source = source_file(driver.source).map_err(StartError::Fork)?;
@@ -169,7 +171,7 @@ async fn launch(agent: &Agent, driver: &Driver, path: &str) -> Result<Interprete
         (ends.acks.as_fd(), ACKS_FD),
         (source.as_fd(), SOURCE_FD),
     ];
-    let process = Process::start(&agent.reaper, &program, &places, None).await?;
+    let process = Process::start(&agent.reaper, program, &places, None).await?;
     Ok(connect(process))
 }
 
@@ -200,8 +202,15 @@ fn source_file(source: &str) -> io::Result<File> {
     Ok(file)
 }
 
-fn reason(error: &StartError) -> String {
+fn reason(program: &Program, error: &StartError) -> String {
     match error {
+        StartError::Program { stage: Stage::Workdir, source } => {
+            format!("in the working directory {}: {source}", program.workdir.to_string_lossy())
+        }
+        StartError::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            let missing = loader::missing_for(program).map(|missing| format!("{missing}: "));
+            format!("{}{source}", missing.unwrap_or_default())
+        }
         StartError::Fork(source) | StartError::Program { source, .. } => source.to_string(),
         StartError::Slow => error.to_string(),
     }

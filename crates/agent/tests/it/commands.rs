@@ -98,6 +98,10 @@ fn what_cannot_be_started_is_said_with_its_reason() {
     std::fs::File::create(sandbox.directory.join("data")).unwrap().write_all(b"data").unwrap();
     let data = message("./data", &[]);
     assert!(data.contains("not an executable file"), "{data}");
+    let foreign = sandbox.sh("printf '#!/no/such/shell -e\\n' >foreign; chmod +x foreign");
+    assert_eq!(foreign.end, CommandEnd::Exited { code: 0 }, "{foreign:?}");
+    let foreign = message("./foreign", &[]);
+    assert!(foreign.contains("'/no/such/shell', which is not in this image"), "{foreign}");
     let text = message("./text", &[]);
     assert!(text.contains("a script needs a first line with #!"), "{text}");
     let zero = message("echo", &["a\0b"]);
@@ -109,9 +113,17 @@ fn what_cannot_be_started_is_said_with_its_reason() {
 
 #[test]
 fn a_working_directory_that_is_no_more_is_named() {
-    let sandbox = Sandbox::start_with(|config| config.workdir = "/no/such/place".into());
+    let mut place = String::new();
+    let sandbox = Sandbox::start_with(|config| {
+        place = format!("{}/not/yet", config.workdir.as_deref().unwrap());
+        config.workdir = Some(place.clone());
+    });
+    // It was made, and can be removed.
+    assert_eq!(sandbox.sh("pwd; rmdir \"$PWD\"").stdout(), format!("{place}\n"));
     match sandbox.connect().command("true", &[], None).end {
-        CommandEnd::NotStarted { message } => assert!(message.contains("working directory '/no/such/place'")),
+        CommandEnd::NotStarted { message } => {
+            assert!(message.contains(&format!("working directory '{place}'")), "{message}");
+        }
         other => panic!("{other:?}"),
     }
 }

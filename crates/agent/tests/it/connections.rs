@@ -57,6 +57,25 @@ fn a_wrong_greeting_is_refused_with_its_reason() {
 }
 
 #[test]
+fn what_does_not_go_with_the_image_is_told_to_who_knows_the_secret_and_is_the_end() {
+    let sandbox = Sandbox::start_with(|config| config.user = Some("no-such-user".into()));
+    let mut stranger = sandbox.connect_raw();
+    stranger.send(&hello(VERSION, "wrong"));
+    while let Some(message) = stranger.receive() {
+        assert!(!matches!(message, Message::Unfit(_) | Message::Welcome(_)), "{message:?}");
+    }
+    let mut connection = sandbox.connect_raw();
+    connection.send(&hello(VERSION, SECRET));
+    match connection.receive() {
+        Some(Message::Unfit(why)) => {
+            assert!(why.message.contains("no user 'no-such-user'"), "{}", why.message)
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(connection.receive(), None);
+}
+
+#[test]
 fn garbage_ends_the_connection_and_nothing_else() {
     let sandbox = Sandbox::start();
     for garbage in

@@ -261,7 +261,11 @@ fn a_missing_interpreter_is_named() {
     let sandbox = Sandbox::start_with(|config| config.envs = vec![("PATH".into(), "/nowhere".into())]);
     match sandbox.python("1").end {
         RunEnd::Unavailable { message } => {
-            assert!(message.contains("no python3") && message.contains("/nowhere"))
+            assert!(message.contains("no python3") && message.contains("/nowhere"), "{message}");
+            assert!(
+                message.contains("microsandbox/python") && message.contains("commands work"),
+                "{message}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -270,7 +274,7 @@ fn a_missing_interpreter_is_named() {
 #[test]
 fn an_interpreter_that_does_not_get_ready_is_quoted() {
     let sandbox = Sandbox::start_with(|config| {
-        let bin = format!("{}/bin", config.workdir);
+        let bin = format!("{}/bin", config.workdir.as_deref().unwrap());
         config.envs[0].1 = format!("{bin}:{}", config.envs[0].1);
     });
     sandbox.sh("mkdir bin; printf '#!/bin/sh\\necho broken indeed >&2; exit 7\\n' >bin/python3; chmod +x bin/python3");

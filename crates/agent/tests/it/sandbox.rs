@@ -56,7 +56,8 @@ impl Sandbox {
                 ("HOME".to_owned(), directory.to_str().unwrap().to_owned()),
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ],
-            workdir: directory.to_str().unwrap().to_owned(),
+            workdir: Some(directory.to_str().unwrap().to_owned()),
+            user: None,
             prestart: None,
             program_group: false,
         };

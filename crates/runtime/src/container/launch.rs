@@ -21,6 +21,7 @@ use super::ids::HeldBlock;
 use super::plan::{Places, plan, preset_files};
 use super::sandbox::ContainerSandbox;
 use super::{Alive, Shares};
+use crate::agent::ConnectError;
 use crate::backend::{Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
 
@@ -38,6 +39,7 @@ pub(super) struct Share {
 
 /// Starts one sandbox and waits until its agent answers.
 pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<ContainerSandbox>, StartError> {
+    spec.check()?;
     let shares = Arc::clone(&alive.shares);
     let block =
         shares.ids.take().map_err(walls("take an id block"))?.ok_or_else(|| {
@@ -66,7 +68,10 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
             if let Err(left) = sandbox.stop().await {
                 tracing::error!(error = %left, "a sandbox that failed to start left something behind");
             }
-            Err(StartError::Agent(error))
+            Err(match error {
+                ConnectError::Unfit(message) => StartError::Unfit(message),
+                other => StartError::Agent(other),
+            })
         }
     }
 }

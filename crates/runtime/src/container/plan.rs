@@ -12,16 +12,14 @@ use super::seccomp::table;
 use crate::spec::SandboxSpec;
 
 /// The environment inside when nobody says otherwise.
-const DEFAULT_ENVIRONMENT: [(&str, &str); 6] = [
-    ("HOME", HOME),
-    ("USER", "root"),
-    ("LOGNAME", "root"),
+const DEFAULT_ENVIRONMENT: [(&str, &str); 3] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("LANG", "C.UTF-8"),
     ("SHELL", "/bin/sh"),
 ];
-/// The home directory inside, and the working directory when none is named.
-pub(crate) const HOME: &str = "/root";
+/// What is added to it where the image names no user. Otherwise the name is not ours to say: as with Docker, only `HOME`
+/// is set, by the agent, which finds it in the image.
+const ROOT_ENVIRONMENT: [(&str, &str); 2] = [("USER", "root"), ("LOGNAME", "root")];
 
 /// The devices of a sandbox: nothing that reaches hardware or another process (`null(4)`, `random(4)`, `tty(4)`).
 const DEVICES: [(&str, u32, u32); 6] =
@@ -100,10 +98,12 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         upper,
         work,
     });
+    let user = spec.user.clone().filter(|user| !user.is_empty());
     let config = AgentConfig {
         secret: secret.to_owned(),
-        envs: environment(&spec.envs),
-        workdir: spec.workdir.clone().unwrap_or_else(|| HOME.to_owned()),
+        envs: environment(&spec.envs, user.is_some()),
+        workdir: spec.workdir.clone(),
+        user,
         prestart: spec.prestart,
         program_group: true,
     };
@@ -132,9 +132,11 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
 }
 
 /// The default environment with the spec's own over it.
-fn environment(own: &[(String, String)]) -> Vec<(String, String)> {
+fn environment(own: &[(String, String)], has_user: bool) -> Vec<(String, String)> {
+    let root = ROOT_ENVIRONMENT.iter().filter(|_| !has_user);
+    let defaults = DEFAULT_ENVIRONMENT.iter().chain(root);
     let mut all: Vec<(String, String)> =
-        DEFAULT_ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        defaults.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     for (name, value) in own {
         all.retain(|(present, _)| present != name);
         all.push((name.clone(), value.clone()));
@@ -171,6 +173,7 @@ mod tests {
             pids_max: 64,
             envs: vec![("PATH".into(), "/mine".into()), ("A".into(), "b".into())],
             workdir: None,
+            user: None,
             prestart: None,
         }
     }
@@ -204,7 +207,7 @@ mod tests {
             config.envs.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
         };
         assert_eq!(get("PATH"), ["/mine"]);
-        assert_eq!(get("HOME"), ["/root"]);
+        assert_eq!((get("USER"), get("HOME")), (vec!["root"], vec![]));
         assert!(config.envs.iter().all(|(_, value)| value != "secret"));
     }
 

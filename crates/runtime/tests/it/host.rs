@@ -68,6 +68,7 @@ impl Host {
             pids_max: 64,
             envs: vec![],
             workdir: None,
+            user: None,
             prestart: None,
         }
     }
@@ -98,8 +99,17 @@ pub(crate) fn groups_of(home: &Path) -> Vec<PathBuf> {
 
 /// Runs a shell script inside and returns how it ended and what it said on both streams.
 pub(crate) async fn sh(sandbox: &Arc<dyn Sandbox>, script: &str) -> (CommandEnd, String) {
-    let args = vec!["-c".to_owned(), script.to_owned()];
-    let request = Request::Command { command: "/bin/sh".into(), args, timeout_ms: Some(20_000) };
+    command(sandbox, "/bin/sh", &["-c", script]).await
+}
+
+/// Runs a program inside and returns how it ended and what it said on both streams.
+pub(crate) async fn command(
+    sandbox: &Arc<dyn Sandbox>,
+    command: &str,
+    args: &[&str],
+) -> (CommandEnd, String) {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let request = Request::Command { command: command.into(), args, timeout_ms: Some(20_000) };
     match call(sandbox, request).await {
         (Reply::Command { end }, said) => (end, said),
         (other, _) => panic!("{other:?}"),

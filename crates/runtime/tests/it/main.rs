@@ -7,5 +7,7 @@
     reason = "a test fails by panicking, and says why it was skipped"
 )]
 
+mod bare;
 mod container;
 mod host;
+mod identity;

@@ -305,6 +305,7 @@ impl Wanted {
             pids_max: PIDS_MAX,
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
+            user: None,
             prestart: self.prestart,
         }
     }
