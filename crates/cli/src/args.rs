@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
 use server::{HostName, Lifetime};
 
+use crate::base::{EPOCH, Kind, Mirror, Suite};
+
 /// Runs untrusted code in sandboxes on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "msb", version, arg_required_else_help = true)]
@@ -24,6 +26,46 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// The images on this machine
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build a base image from Debian packages, where no registry is at hand
+    BuildBase(BuildBaseArgs),
+}
+
+/// Which base image to build.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BuildBaseArgs {
+    /// Its language
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: Kind,
+
+    /// Release of Debian
+    #[arg(long, value_name = "NAME", default_value = "bookworm", value_parser = Suite::parse)]
+    pub(crate) suite: Suite,
+
+    /// Mirror of Debian to fetch packages from [default: this machine's own if it runs Debian]
+    #[arg(long, value_name = "URL", value_parser = Mirror::parse)]
+    pub(crate) mirror: Option<Mirror>,
+
+    /// Mirror of Debian's security updates [default: beside a --mirror that ends in /debian, else none]
+    #[arg(long, value_name = "URL", value_parser = Mirror::parse)]
+    pub(crate) security_mirror: Option<Mirror>,
+
+    /// Moment, in seconds since 1970, at which times in the image are cut: the same packages give the same bytes
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", default_value_t = EPOCH)]
+    pub(crate) epoch: u32,
+
+    /// File to write the root file system to, as a tar archive
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
 }
 
 /// What to do with the server.
@@ -184,6 +226,40 @@ mod tests {
                 .contains("Invalid duration: abc. No numeric value found.")
         );
         assert!(keygen(&["-n", "a b"]).unwrap_err().contains("Namespace name can only contain"));
+    }
+
+    fn build_base(arguments: &[&str]) -> Result<BuildBaseArgs, String> {
+        let all = ["msb", "image", "build-base"].iter().chain(arguments);
+        let args = Args::try_parse_from(all).map_err(|error| error.to_string())?;
+        match args.command {
+            Command::Image { command: ImageCommand::BuildBase(arguments) } => Ok(arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_base_image_is_bookworm_unless_said_otherwise() {
+        let arguments = build_base(&["python", "-o", "a.tar"]).unwrap();
+        assert_eq!((arguments.kind, arguments.suite.to_string().as_str()), (Kind::Python, "bookworm"));
+        assert!(arguments.mirror.is_none() && arguments.security_mirror.is_none());
+        let arguments = build_base(&["node", "--suite", "trixie", "-o", "a.tar"]).unwrap();
+        assert_eq!((arguments.kind, arguments.suite.to_string().as_str()), (Kind::Node, "trixie"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_base_image_is_refused() {
+        assert!(build_base(&["ruby", "-o", "a.tar"]).unwrap_err().contains("python, node"));
+        assert!(build_base(&["python"]).unwrap_err().contains("--output"));
+        for (wrong, says) in [
+            (["--suite", "../x"], "bookworm or trixie"),
+            (["--suite", "Bookworm"], "bookworm or trixie"),
+            (["--mirror", "mirror.example"], "http://"),
+            (["--mirror", "http://a/ [trusted=yes]"], "no spaces"),
+            (["--epoch", "-1"], "--epoch"),
+        ] {
+            let said = build_base(&[&["python", "-o", "a.tar"], &wrong[..]].concat()).unwrap_err();
+            assert!(said.contains(says), "{said}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
 
 use crate::args::HomeArgs;
+use crate::base::BaseError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,9 @@ pub(crate) enum Failure {
     /// There is no such key. What was typed is not repeated: it may be a key.
     #[error("no key has that id")]
     NoSuchKey,
+    /// There is no base image.
+    #[error("cannot build the base image")]
+    Base(#[source] BaseError),
     /// The system gives no runtime, signal handler or standard output.
     #[error("cannot {act}")]
     System {
@@ -98,6 +102,7 @@ impl Failure {
             Failure::NoSuchKey | Failure::Keys(KeysError::Unknown(_)) => {
                 (hint("list the keys there are with: msb server keys"), FAILED)
             }
+            Failure::Base(error) => (base_advice(error), FAILED),
             Failure::Keys(KeysError::System(_)) => (None, FAILED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }
@@ -141,6 +146,20 @@ fn store_advice(error: &StoreError) -> Option<String> {
             Some("use the newer msb, or name another directory with --home DIR".to_owned())
         }
         StoreError::Make(_) | StoreError::Database(_) => None,
+    }
+}
+
+fn base_advice(error: &BaseError) -> Option<String> {
+    match error {
+        BaseError::Missing { package, .. } => {
+            Some(format!("install it: apt-get install --no-install-recommends {package}"))
+        }
+        BaseError::TooSlow { .. } => Some("name a nearer mirror with --mirror URL".to_owned()),
+        BaseError::Failed { .. }
+        | BaseError::Interrupted
+        | BaseError::Answer { .. }
+        | BaseError::Machine(_)
+        | BaseError::Io { .. } => None,
     }
 }
 

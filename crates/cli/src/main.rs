@@ -2,7 +2,9 @@
 //! `msb`: the person's front end of microsandbox.
 
 mod args;
+mod base;
 mod failure;
+mod image;
 mod keys;
 mod programs;
 mod start;
@@ -11,16 +13,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command, ServerCommand};
+use crate::args::{Args, Command, ImageCommand, ServerCommand};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let Command::Server { command } = args.command;
-    let result = match command {
-        ServerCommand::Start(arguments) => start::run(arguments),
-        ServerCommand::Keygen(arguments) => keys::make(arguments),
-        ServerCommand::Keys(arguments) => keys::list(arguments),
-        ServerCommand::Revoke(arguments) => keys::revoke(arguments),
+    let result = match args.command {
+        Command::Server { command } => match command {
+            ServerCommand::Start(arguments) => start::run(arguments),
+            ServerCommand::Keygen(arguments) => keys::make(arguments),
+            ServerCommand::Keys(arguments) => keys::list(arguments),
+            ServerCommand::Revoke(arguments) => keys::revoke(arguments),
+        },
+        Command::Image { command: ImageCommand::BuildBase(arguments) } => image::build_base(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -359,3 +359,16 @@ pub const CREDENTIALS_BYTES_MAX: u64 = 1024 * 1024;
 pub const QUOTE_CHARS_MAX: usize = 160;
 /// Most layers of one image that are fetched at once.
 pub const PULL_LAYERS_AT_ONCE_MAX: usize = 3;
+
+/// Longest name of a release of Debian, in characters.
+pub const SUITE_CHARS_MAX: usize = 32;
+/// Longest address of a mirror of Debian's archive, in bytes.
+pub const MIRROR_BYTES_MAX: usize = 1024;
+/// How long a base image may take to be built.
+pub const BASE_BUILD_WAIT: Duration = Duration::from_secs(60 * 60);
+/// Longest line that is read of what a program writes while a base image is built, in bytes; the rest is left out.
+pub const BASE_LINE_BYTES_MAX: usize = 512;
+/// Most lines of such a program that are quoted when it fails.
+pub const BASE_LINES_QUOTED_MAX: usize = 15;
+/// Most bytes of such a program's answer that are kept.
+pub const BASE_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;

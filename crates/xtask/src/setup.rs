@@ -61,6 +61,26 @@ const PACKAGES: &[Package] = &[
         is_there: || answers("skopeo", &["--version"]),
     },
     Package {
+        name: "mmdebstrap",
+        why: "msb image build-base makes images from Debian's packages",
+        is_there: || exists("/usr/bin/mmdebstrap"),
+    },
+    Package {
+        name: "debian-archive-keyring",
+        why: "the keys with which those packages are signed",
+        is_there: || exists("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    },
+    Package {
+        name: "npm",
+        why: "the base image with Node takes Node from the npm registry",
+        is_there: || answers("npm", &["--version"]),
+    },
+    Package {
+        name: "gpg",
+        why: "the tests sign a package archive with a wrong key",
+        is_there: || answers("gpg", &["--version"]),
+    },
+    Package {
         name: "util-linux",
         why: "tests try what unshare and mount can do",
         is_there: || exists("/usr/bin/unshare"),
