@@ -56,11 +56,6 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/node"),
     },
     Package {
-        name: "skopeo",
-        why: "tests let it read the image archives that we write",
-        is_there: || answers("skopeo", &["--version"]),
-    },
-    Package {
         name: "mmdebstrap",
         why: "msb image build-base makes images from Debian's packages",
         is_there: || exists("/usr/bin/mmdebstrap"),
