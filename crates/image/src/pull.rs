@@ -152,11 +152,16 @@ impl Puller {
         receiver
     }
 
-    async fn run(&self, reference: &Reference, news: &Arc<watch::Sender<Pull>>) -> Result<ImageRecord, PullError> {
+    async fn run(
+        &self,
+        reference: &Reference,
+        news: &Arc<watch::Sender<Pull>>,
+    ) -> Result<ImageRecord, PullError> {
         let holding = self.store.clone();
         let store = blocking(move || Ok(holding.holding()?)).await?;
         let resolved = self.registry.resolve(reference, &self.platform).await?;
-        let fetcher = Fetcher { store: store.clone(), registry: self.registry.clone(), reference: reference.clone() };
+        let fetcher =
+            Fetcher { store: store.clone(), registry: self.registry.clone(), reference: reference.clone() };
         fetcher.fetch(&resolved.config, |_| {}).await?;
         let (held, kept) = (store.clone(), resolved.clone());
         let layers = blocking(move || Ok(keep_manifest(&held, &kept)?)).await?;

@@ -17,7 +17,7 @@ use crate::params::{Params, ParamsError};
 use crate::requests::Parameters;
 
 pub use crate::requests::{
-    Command, Config, Discover, Metrics, NamedLanguage, Run, Scope, Start, Stop, Target,
+    Command, Config, Discover, Metrics, NamedLanguage, Pull, Run, Scope, Start, Stop, Target,
 };
 pub use crate::results::{
     CommandResult, Document, MetricsResult, OutputLine, RunResult, RunStatus, SandboxMetrics, Stream, Text,

@@ -70,7 +70,7 @@ fn every_parameter_that_is_read_is_described() {
         "sandbox": "s", "namespace": "n", "language": "python", "code": "1", "timeout": 1, "timeout_ms": 1,
         "command": "c", "args": ["a"],
         "config": {
-            "image": "i", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
+            "image": "i", "pull": "never", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
             "envs": ["A=b"], "workdir": "/w",
         },
     });
