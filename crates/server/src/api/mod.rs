@@ -101,7 +101,7 @@ fn lines(output: Vec<OutputLine>) -> Value {
 
 /// Returns as much of a client's text as an error repeats.
 pub(crate) fn quoted(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(QUOTED_CHARS_MAX).collect()
+    text.chars().take(QUOTED_CHARS_MAX).collect()
 }
 
 fn plural(count: u64, word: &str) -> String {
