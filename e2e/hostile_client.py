@@ -60,8 +60,18 @@ class Target:
                 await writer.drain()
                 line = await asyncio.wait_for(reader.readline(), 30)
                 status = int(line.split()[1]) if line else 0
+                await self.drain(reader)
         seen[str(status)] += 1
         return status
+
+    async def drain(self, reader: asyncio.StreamReader) -> None:
+        """Read the rest of an answer, as an honest client does."""
+        length = 0
+        while (line := await reader.readline()).strip():
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        while length > 0 and (piece := await reader.read(length)):
+            length -= len(piece)
 
     async def keep_sending(self, data: bytes, clients: int) -> None:
         async def one() -> None:
@@ -174,6 +184,32 @@ async def pipelining(target: Target) -> None:
 
 
 @kind
+async def discover_batches(target: Target) -> None:
+    one = b'{"jsonrpc":"2.0","method":"rpc.discover","id":1}'
+    await target.keep_sending(request(b"[" + b",".join([one] * 100) + b"]"), 4)
+
+
+@kind
+async def big_answers(target: Target) -> None:
+    code = "print('x' * (7 << 20))"
+    run = {"sandbox": target.sandbox, "language": "python", "code": code}
+    await target.keep_sending(target.call("sandbox.repl.run", run), 2)
+
+
+@kind
+async def big_answers_to_models(target: Target) -> None:
+    arguments = {
+        "namespace": "default",
+        "sandbox": target.sandbox,
+        "language": "python",
+        "code": "print('x' * (7 << 20))",
+    }
+    params = {"name": "sandbox_run_code", "arguments": arguments}
+    body = json.dumps({"jsonrpc": "2.0", "method": "tools/call", "params": params, "id": 1}).encode()
+    await target.keep_sending(request(body).replace(b"/api/v1/rpc", b"/mcp"), 2)
+
+
+@kind
 async def stalled_readers(target: Target) -> None:
     code = "print('\\x01' * (7 << 20))"
     run = target.call("sandbox.repl.run", {"sandbox": target.sandbox, "language": "python", "code": code})
@@ -197,7 +233,7 @@ async def vanishing(target: Target) -> None:
         while target.goes_on():
             with contextlib.suppress(ConnectionError):
                 async with target.connect() as (_, writer):
-                    writer.write(run[: chance.randrange(len(run) + 40)])
+                    writer.write((run + b"G")[: chance.randrange(len(run) + 40)])
                     await asyncio.sleep(chance.random() / 20)
             seen["vanished"] += 1
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ SECONDS = 3
 RUNS = 40
 # How much slower a run may be beside an attack than alone: the median, measured in the same minute.
 SLOWER_MAX = 10
+# The same for the slowest tenth.
+SLOWEST_MAX = 30
 # What the limits in protocol::limits allow together, with room for the allocator.
 MEMORY_MIB_MAX = 1800
 # How long the server may take to close what an attacker left.
@@ -52,15 +55,24 @@ async def victim(attacked: Server, name: str) -> AsyncIterator[PythonSandbox]:
         yield sandbox
 
 
-async def p50(sandbox: PythonSandbox) -> float:
-    """Return the median of the time of a small run, in seconds."""
-    times: list[float] = []
+@dataclass
+class Times:
+    """The median, and what nine of ten runs stay below."""
+
+    p50: float
+    p90: float
+
+
+async def times(sandbox: PythonSandbox) -> Times:
+    """Return how long small runs take, in seconds."""
+    taken: list[float] = []
     for _ in range(RUNS):
         began = time.perf_counter()
         execution = await sandbox.run("1")
-        times.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - began)
         assert await execution.output() == "1"
-    return statistics.median(times)
+    taken.sort()
+    return Times(statistics.median(taken), taken[len(taken) * 9 // 10])
 
 
 def memory_mib(server: Server) -> int:
@@ -101,34 +113,43 @@ class Attack:
 
 
 ALONE = ["idle", "slow_heads", "slow_bodies", "stalled_bodies", "head_flood", "body_flood", "deep_json", "garbage"]
+USING = ["big_answers", "big_answers_to_models", "stalled_readers"]
 ANSWERS = {
     "head_flood": {"431"},
     "body_flood": {"400"},
     "deep_json": {"400"},
     "garbage": {"400", "415", "0"},
     "pipelining": {"200"},
+    "discover_batches": {"200"},
+    "big_answers": {"200"},
+    "big_answers_to_models": {"200"},
 }
 
 
-@pytest.mark.parametrize("kind", [*ALONE, "pipelining", "stalled_readers", "vanishing"])
+@pytest.mark.parametrize("kind", [*ALONE, "pipelining", "discover_batches", *USING, "vanishing"])
 async def test_another_client_hardly_notices(
     attacked: Server, healthy: PythonSandbox, victim: PythonSandbox, kind: str
 ) -> None:
-    await p50(healthy)
-    alone = await p50(healthy)
+    await times(healthy)
+    before = await times(healthy)
     memory_mib(attacked)
     open_before = descriptors(attacked)
     processes_before = descendants(attacked.process.pid)
     async with Attack(kind, attacked, victim) as attack:
-        beside = await p50(healthy)
+        beside = await times(healthy)
         async with PythonSandbox.create(server_url=attacked.url) as newcomer:
             assert await (await newcomer.run("2")).output() == "2"
         seen = await attack.seen()
     # Twice, so that what else the machine does meanwhile is seen in both.
-    alone = max(alone, await p50(healthy))
+    after = await times(healthy)
+    alone = Times(max(before.p50, after.p50), max(before.p90, after.p90))
     peak = memory_mib(attacked)
-    print(f"{kind}: run p50 {alone * 1000:.1f} ms alone, {beside * 1000:.1f} ms beside; peak {peak} MiB; {seen}")
-    assert beside <= SLOWER_MAX * alone, f"{beside / alone:.1f} times as slow"
+    shown = [f"{1000 * taken:.1f}" for taken in (alone.p50, beside.p50, alone.p90, beside.p90)]
+    print(
+        f"{kind}: run p50 {shown[0]} ms alone, {shown[1]} beside; p90 {shown[2]}, {shown[3]}; peak {peak} MiB; {seen}"
+    )
+    assert beside.p50 <= SLOWER_MAX * alone.p50, f"{beside.p50 / alone.p50:.1f} times as slow"
+    assert beside.p90 <= SLOWEST_MAX * alone.p90, f"at times {beside.p90 / alone.p90:.1f} times as slow"
     assert peak < MEMORY_MIB_MAX
     assert sum(seen.values()) > 0
     if kind in ANSWERS:

@@ -88,7 +88,7 @@ async def test_more_cpus_than_the_host_has_are_fewer_and_said(wire: Wire, name: 
 async def test_a_command_that_is_not_found(shared: Guest) -> None:
     answer = await shared.call("sandbox.command.run", command="no-such-program", args=["a"])
     check_flat(answer, 500, 5002, "no-such-program")
-    assert (answer.body["command"], answer.body["args"], answer.body["output"]) == ("no-such-program", ["a"], [])
+    assert answer.body["output"] == []
 
 
 @row("command timed out")

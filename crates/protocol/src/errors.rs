@@ -126,30 +126,39 @@ pub struct ApiError {
     /// What was wrong, in words for the caller.
     pub message: String,
     /// What lies behind it, where that is known and may be told.
-    pub cause: Option<String>,
+    pub cause: Option<Box<str>>,
     /// What the caller can do about it.
-    pub remedy: Option<String>,
+    pub remedy: Option<Box<str>>,
     /// Further members of the answer, such as the output so far.
     pub data: Map<String, Value>,
+    /// What only the operator may know, such as paths of the host: it goes into the log and is never sent.
+    pub detail: Option<Box<str>>,
 }
 
 impl ApiError {
     /// Makes an error of a kind with its text.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: message.into(), cause: None, remedy: None, data: Map::new() }
+        ApiError { code, message: message.into(), cause: None, remedy: None, data: Map::new(), detail: None }
     }
 
     /// Adds what lies behind it.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> ApiError {
-        self.cause = Some(cause.into());
+        self.cause = Some(cause.into().into());
         self
     }
 
     /// Adds what the caller can do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> ApiError {
-        self.remedy = Some(remedy.into());
+        self.remedy = Some(remedy.into().into());
+        self
+    }
+
+    /// Adds what only the log may have.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> ApiError {
+        self.detail = Some(detail.into().into());
         self
     }
 

@@ -154,6 +154,18 @@ pub const JSON_BYTES_PER_BYTE: usize = 6;
 pub const ANSWER_ROOM_WAIT: Duration = Duration::from_secs(30);
 /// Most large bodies and answers that are read or written as JSON at once.
 pub const HEAVY_WORK_MAX: usize = 1;
+/// How long a large body or answer waits until it is its turn to be read or written.
+pub const HEAVY_WORK_WAIT: Duration = Duration::from_secs(60);
+/// Most requests of one caller that are served at once.
+pub const CALLER_REQUESTS_MAX: usize = HTTP_CONNECTIONS_MAX / 2;
+/// Most characters of one part of an error in the log.
+pub const LOGGED_CHARS_MAX: usize = 1000;
+/// Most characters of a text of the client's that an error repeats.
+pub const QUOTED_CHARS_MAX: usize = 200;
+/// Most bytes of output that a tool's result for a model carries; more is cut, and says so.
+pub const MCP_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Most lines of output that a tool's result for a model carries.
+pub const MCP_OUTPUT_LINES_MAX: usize = 50_000;
 /// Most items of a list in the configuration of a sandbox.
 pub const CONFIG_ITEMS_MAX: usize = 1024;
 /// Longest idempotency key, in bytes.
@@ -162,6 +174,10 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const IDEMPOTENCY_KEYS_MAX: usize = 1024;
 /// Most bytes of answers that are remembered for one caller.
 pub const IDEMPOTENCY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most calls with idempotency keys that are under way or remembered, of all callers together.
+pub const IDEMPOTENCY_ALL_KEYS_MAX: usize = 16 * 1024;
+/// Most bytes of answers that are remembered, of all callers together.
+pub const IDEMPOTENCY_ALL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long an answer is remembered for its idempotency key.
 pub const IDEMPOTENCY_KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the body of a request may take to arrive.

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API as an OpenRPC document (OpenRPC Specification 1.3.2), made from the table of methods and the table of errors.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use crate::calls::{METHODS, Method};
 use crate::errors::ErrorCode;
 
 /// Describes every method: its parameters, its result, and the errors it can answer with.
-pub fn document(version: &str) -> Value {
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(build);
+    &DOCUMENT
+}
+
+fn build() -> Value {
     let methods: Vec<Value> = METHODS.iter().map(describe).collect();
     let errors: Map<String, Value> = numbered_errors()
         .map(|code| (error_key(code), json!({"code": code.number(), "message": code.meaning()})))
@@ -17,7 +24,7 @@ pub fn document(version: &str) -> Value {
         "info": {
             "title": "microsandbox",
             "description": "Runs untrusted code in sandboxes. Calls are sent to POST /api/v1/rpc.",
-            "version": version,
+            "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "Apache-2.0"},
         },
         "methods": methods,

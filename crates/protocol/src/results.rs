@@ -11,7 +11,7 @@ pub type Text = String;
 /// The whole API, described: an OpenRPC document.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Document(pub Value);
+pub struct Document(pub &'static Value);
 
 impl JsonSchema for Document {
     fn schema_name() -> std::borrow::Cow<'static, str> {

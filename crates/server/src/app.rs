@@ -8,6 +8,7 @@ use protocol::limits::{DISK_SCANS_MAX, SANDBOXES_MAX};
 use runtime::Backend;
 use tokio::sync::Semaphore;
 
+use crate::crowd::Crowd;
 use crate::host::Host;
 use crate::http::HostName;
 use crate::keys::Keys;
@@ -40,6 +41,7 @@ struct Shared {
     disk_scans: Arc<Semaphore>,
     memory: Memory,
     repeats: Repeats,
+    crowd: Crowd,
 }
 
 impl App {
@@ -66,6 +68,7 @@ impl App {
             disk_scans,
             memory: Memory::new(),
             repeats: Repeats::default(),
+            crowd: Crowd::default(),
         });
         App { shared, allowed_hosts: Arc::default() }
     }
@@ -103,6 +106,10 @@ impl App {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.shared.memory
+    }
+
+    pub(crate) fn crowd(&self) -> &Crowd {
+        &self.shared.crowd
     }
 
     /// Returns the answers that are kept for idempotency keys.

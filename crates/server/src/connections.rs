@@ -129,16 +129,17 @@ impl Drop for Connection {
 }
 
 impl Presence {
-    /// Says that a request has arrived whole and is being served.
-    pub(crate) fn busy(&self) -> Busy {
-        self.leave(Turn::Ours);
-        Busy(self.clone())
+    /// Says that a request has arrived whole and is being served; `None` when the connection was just chosen to go.
+    pub(crate) fn busy(&self) -> Option<Busy> {
+        self.leave(Turn::Ours).then(|| Busy(self.clone()))
     }
 
-    fn leave(&self, turn: Turn) {
-        let before = std::mem::replace(&mut *self.turn(), turn);
-        if let Turn::Client(place) = before {
-            self.shared.waiting().cuts.remove(&place);
+    /// Leaves the line; says whether it still had its place there, if it waited.
+    fn leave(&self, turn: Turn) -> bool {
+        match std::mem::replace(&mut *self.turn(), turn) {
+            Turn::Client(place) => self.shared.waiting().cuts.remove(&place).is_some(),
+            Turn::Ours => true,
+            Turn::Over => false,
         }
     }
 
@@ -197,12 +198,12 @@ mod tests {
         for _ in 0..4 {
             all.push(connections.admit().await);
         }
-        drop(all[0].presence().busy());
-        let busy = all[1].presence().busy();
+        drop(all[0].presence().busy().unwrap());
+        let busy = all[1].presence().busy().unwrap();
         assert_eq!(admit_in_place_of(&connections, &mut all).await, Some(2), "the older of two strangers");
         assert_eq!(admit_in_place_of(&connections, &mut all).await, Some(2), "the other one");
         for connection in &all[2..] {
-            drop(connection.presence().busy());
+            drop(connection.presence().busy().unwrap());
         }
         assert_eq!(admit_in_place_of(&connections, &mut all).await, Some(0), "the one that waits longest");
         drop(busy);
@@ -212,7 +213,7 @@ mod tests {
     async fn when_all_are_busy_the_first_that_waits_again_goes() {
         let connections = Connections::new(2);
         let all = [connections.admit().await, connections.admit().await];
-        let busy = [all[0].presence().busy(), all[1].presence().busy()];
+        let busy = [all[0].presence().busy().unwrap(), all[1].presence().busy().unwrap()];
         let mut admitted = Box::pin(connections.admit());
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut admitted).await.is_err());
         let [first, second] = busy;
@@ -228,10 +229,21 @@ mod tests {
         let connections = Connections::new(1);
         for _ in 0..3 {
             let connection = connections.admit().await;
-            let outlives_it = connection.presence().busy();
+            let outlives_it = connection.presence().busy().unwrap();
             drop(connection);
             drop(outlives_it);
         }
         assert!(connections.shared.waiting().cuts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_chosen_to_go_begins_nothing() {
+        let connections = Connections::new(1);
+        let chosen = connections.admit().await;
+        let mut admitted = Box::pin(connections.admit());
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut admitted).await.is_err());
+        assert!(chosen.presence().busy().is_none());
+        drop(chosen);
+        admitted.await;
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! serve    connections, stream    http     routes, origins, access, bounded body        memory   what all may hold
 //! envelope a body's calls         rpc      answers         mcp      messages, tools, prompts
-//! repeats  idempotency keys       caller   who asks, and what that reaches
+//! repeats  idempotency keys       caller, crowd   who asks, what that reaches, how much at once
 //! api      checks, converts, delegates, maps errors; one file for each method
 //! sandbox  registry, driver, admission, calls           metrics, output   what they say
 //! keys     who may call                                 store    the database of what outlives the server
@@ -19,6 +19,7 @@ mod api;
 mod app;
 mod caller;
 mod connections;
+mod crowd;
 mod envelope;
 #[cfg(test)]
 mod fuzz;

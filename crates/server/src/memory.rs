@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{
-    ANSWER_ROOM_WAIT, ANSWERS_BYTES_MAX, BODIES_BYTES_MAX, HEAVY_WORK_MAX, MEMORY_SHARE_FREE_BYTES,
-    MEMORY_SHARE_STEP_BYTES, OUTPUTS_BYTES_MAX,
+    ANSWER_ROOM_WAIT, ANSWERS_BYTES_MAX, BODIES_BYTES_MAX, HEAVY_WORK_MAX, HEAVY_WORK_WAIT,
+    MEMORY_SHARE_FREE_BYTES, MEMORY_SHARE_STEP_BYTES, OUTPUTS_BYTES_MAX,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -21,7 +21,7 @@ pub(crate) struct Memory {
     bodies: Arc<Semaphore>,
     outputs: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    heavy: Semaphore,
+    heavy: Arc<Semaphore>,
 }
 
 /// What one request holds of a budget; given back when it is dropped.
@@ -40,7 +40,7 @@ impl Memory {
             bodies: budget(BODIES_BYTES_MAX),
             outputs: budget(OUTPUTS_BYTES_MAX),
             answers: budget(ANSWERS_BYTES_MAX),
-            heavy: Semaphore::new(HEAVY_WORK_MAX),
+            heavy: Arc::new(Semaphore::new(HEAVY_WORK_MAX)),
         }
     }
 
@@ -59,8 +59,17 @@ impl Memory {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let _turn = self.heavy.acquire().await.expect("this semaphore is never closed");
-        let done = tokio::task::spawn_blocking(work).await;
+        let turn = tokio::time::timeout(HEAVY_WORK_WAIT, Arc::clone(&self.heavy).acquire_owned()).await;
+        let Ok(turn) = turn else {
+            let text = "The server has too much to read and write for now";
+            return Err(ApiError::new(ErrorCode::NoCapacity, text).remedy("try again later"));
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            // The turn ends with the work, also when nobody waits for it any more.
+            let _turn = turn.expect("this semaphore is never closed");
+            work()
+        })
+        .await;
         done.map_err(|_| ApiError::new(ErrorCode::Failed, "Something unexpected happened"))
     }
 

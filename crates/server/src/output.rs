@@ -9,7 +9,8 @@
 use protocol::agent::Channel;
 use protocol::calls::{OutputLine, Stream};
 use protocol::limits::{
-    JSON_BYTES_PER_BYTE, OUTPUT_BYTES_MAX, OUTPUT_LINE_BYTES, OUTPUT_LINES_MAX, OUTPUT_RESERVE_SHARE,
+    JSON_BYTES_PER_BYTE, MCP_OUTPUT_BYTES_MAX, MCP_OUTPUT_LINES_MAX, OUTPUT_BYTES_MAX, OUTPUT_LINE_BYTES,
+    OUTPUT_LINES_MAX, OUTPUT_RESERVE_SHARE,
 };
 
 use crate::memory::{Memory, Share};
@@ -26,6 +27,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Room {
     bounds: Bounds,
     share: Share,
+    /// What the answer carries beside output, in bytes.
+    beside: usize,
 }
 
 /// The output of one call.
@@ -75,18 +78,29 @@ impl Bounds {
 impl Room {
     /// Returns the room of a request with so many calls.
     pub(crate) fn shared_by(calls: usize, memory: &Memory) -> Room {
-        Room { bounds: Bounds::shared_by(calls), share: memory.output() }
+        Room { bounds: Bounds::shared_by(calls), share: memory.output(), beside: 0 }
+    }
+
+    /// Returns the room of a call by a model, which could not read much more.
+    pub(crate) fn for_model(memory: &Memory) -> Room {
+        let bounds = Bounds { bytes: MCP_OUTPUT_BYTES_MAX, lines: MCP_OUTPUT_LINES_MAX };
+        Room { bounds, share: memory.output(), beside: 0 }
+    }
+
+    /// Says that the answer will repeat so many bytes of something else.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.beside = self.beside.saturating_add(bytes);
     }
 
     /// Returns how large an answer with the output so far can be, in bytes.
     pub(crate) fn answer_bytes_max(&self) -> usize {
-        self.share.used().saturating_mul(JSON_BYTES_PER_BYTE)
+        self.share.used().saturating_add(self.beside).saturating_mul(JSON_BYTES_PER_BYTE)
     }
 }
 
 impl Transcript<'_> {
     pub(crate) fn new(room: &mut Room) -> Transcript<'_> {
-        let Room { bounds, share } = room;
+        let Room { bounds, share, beside: _ } = room;
         Transcript { share, foreground: Lines::new(*bounds), background: Lines::new(*bounds) }
     }
 
@@ -127,7 +141,9 @@ impl Printed {
 /// Returns what a piece of output costs, in bytes.
 fn cost(bytes: &[u8]) -> usize {
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-    bytes.len() + lines * OUTPUT_LINE_BYTES
+    // A byte that is no text becomes a replacement character of three.
+    let strange = bytes.iter().filter(|byte| !byte.is_ascii()).count();
+    bytes.len() + 2 * strange + lines * OUTPUT_LINE_BYTES
 }
 
 impl Lines {
@@ -241,7 +257,7 @@ mod tests {
     const WIDE: Bounds = Bounds { bytes: 1 << 20, lines: 1 << 16 };
 
     fn printed(chunks: &[(Channel, &[u8])], bounds: Bounds) -> Printed {
-        let mut room = Room { bounds, share: Memory::new().output() };
+        let mut room = Room { bounds, share: Memory::new().output(), beside: 0 };
         let mut transcript = Transcript::new(&mut room);
         for (channel, bytes) in chunks {
             transcript.take(*channel, bytes);
@@ -308,7 +324,7 @@ mod tests {
         let memory = Memory::new();
         let mut hog = memory.output();
         assert!(hog.take(OUTPUTS_BYTES_MAX));
-        let mut room = Room { bounds: Bounds::shared_by(1), share: memory.output() };
+        let mut room = Room::shared_by(1, &memory);
         let mut transcript = Transcript::new(&mut room);
         transcript.take(Channel::Stdout, b"first\n");
         transcript.take(Channel::Stdout, &[b'x'; MEMORY_SHARE_FREE_BYTES]);
@@ -340,7 +356,7 @@ mod tests {
         #[test]
         fn bounds_are_kept(sizes in proptest::collection::vec((any::<bool>(), 0_usize..200, 1_usize..30), 0..30)) {
             let bounds = Bounds { bytes: 1024, lines: 64 };
-            let mut room = Room { bounds, share: Memory::new().output() };
+            let mut room = Room { bounds, share: Memory::new().output(), beside: 0 };
             let mut transcript = Transcript::new(&mut room);
             let mut sent = 0_u64;
             for (err, size, line) in sizes {

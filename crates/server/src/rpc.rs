@@ -8,7 +8,7 @@
 use axum::body::Bytes;
 use protocol::calls::Outcome;
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::MEMORY_SHARE_FREE_BYTES;
+use protocol::limits::{LOGGED_CHARS_MAX, MEMORY_SHARE_FREE_BYTES};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -57,9 +57,11 @@ struct ErrorObject {
 
 /// Carries out what a body asks for, for a caller.
 pub(crate) async fn answer(app: &App, caller: &Caller, body: Bytes) -> Answer {
+    // What the calls hold is made of the body, so its share of the memory is kept until they are done.
+    let held = body.clone();
     match read(app, caller, body).await {
-        Ok(Request::Single(asked)) => answer_single(app, asked).await,
-        Ok(Request::Batch(asked)) => answer_batch(app, asked).await,
+        Ok(Request::Single(asked)) => answer_single(app, asked, held.len()).await,
+        Ok(Request::Batch(asked)) => answer_batch(app, asked, held.len()).await,
         Err(error) if error.code.concerns_envelope() => shaped(error, Some(RawValue::NULL.to_owned())),
         Err(error) => flat(error),
     }
@@ -86,8 +88,9 @@ fn shaped(error: ApiError, id: Option<Box<RawValue>>) -> Answer {
     Answer { error: Some(error.code), body: json_text(&Reply::error(error, id)).into() }
 }
 
-async fn answer_single(app: &App, Asked { id, call }: Asked) -> Answer {
+async fn answer_single(app: &App, Asked { id, call }: Asked, asked_bytes: usize) -> Answer {
     let mut room = Room::shared_by(1, app.memory());
+    room.add(asked_bytes);
     let result = match call {
         Ok(call) => api::perform(app, call, &mut room).await,
         Err(error) => Err(error),
@@ -100,8 +103,9 @@ async fn answer_single(app: &App, Asked { id, call }: Asked) -> Answer {
 }
 
 /// Carries out the calls of a batch one after the other, so that a later one can build on an earlier one.
-async fn answer_batch(app: &App, calls: Vec<Asked>) -> Answer {
+async fn answer_batch(app: &App, calls: Vec<Asked>, asked_bytes: usize) -> Answer {
     let mut room = Room::shared_by(calls.len(), app.memory());
+    room.add(asked_bytes);
     let mut replies = Vec::new();
     for Asked { id, call } in calls {
         let result = match call {
@@ -114,6 +118,8 @@ async fn answer_batch(app: &App, calls: Vec<Asked>) -> Answer {
             (None, Ok(_)) => {}
             (None, Err(error)) => drop(note(&error)),
         }
+        // Others go on between two calls, also when none of them had to wait.
+        tokio::task::yield_now().await;
     }
     if replies.is_empty() {
         return Answer { error: None, body: Bytes::new() };
@@ -132,7 +138,13 @@ async fn success(app: &App, room: &Room, replies: impl Serialize + Send + 'stati
         }
         Err(error) => Err(error),
     };
-    written.map_or_else(flat, |body| Answer { error: None, body })
+    written.map_or_else(|error| flat(unanswered(error)), |body| Answer { error: None, body })
+}
+
+/// Says of a call that there is no room for its answer. It was carried out, so this is no invitation to try again.
+pub(crate) fn unanswered(error: ApiError) -> ApiError {
+    let text = format!("The call was carried out, but its answer cannot be given: {}", error.message);
+    ApiError { code: ErrorCode::Failed, message: text, remedy: Some("let it print less".into()), ..error }
 }
 
 impl Reply {
@@ -149,13 +161,13 @@ impl Reply {
 
 /// Returns what an error carries beside its code and text.
 ///
-/// The request id is given here, so every error that is sent is in the log too.
+/// The request id is given here, under which the log knows the error.
 pub(crate) fn additions(error: &ApiError) -> Map<String, Value> {
     let mut members = error.data.clone();
     members.insert("request_id".to_owned(), note(error).into());
     for (key, value) in [("cause", &error.cause), ("remedy", &error.remedy)] {
         if let Some(value) = value {
-            members.insert(key.to_owned(), value.as_str().into());
+            members.insert(key.to_owned(), value.as_ref().into());
         }
     }
     members
@@ -165,10 +177,12 @@ pub(crate) fn additions(error: &ApiError) -> Map<String, Value> {
 fn note(error: &ApiError) -> String {
     let request_id =
         getrandom::u64().map_or_else(|_| "unknown".to_owned(), |number| format!("{number:016x}"));
-    let (code, cause) = (error.code.number(), error.cause.as_deref().unwrap_or(""));
+    let code = error.code.number();
+    let part = |text: &Option<Box<str>>| text.as_deref().map(quoted).unwrap_or_default();
+    let (cause, detail, message) = (part(&error.cause), part(&error.detail), quoted(&error.message));
     match error.code {
         ErrorCode::Failed | ErrorCode::Store | ErrorCode::StartDeadline | ErrorCode::NoCapacity => {
-            tracing::warn!(request_id, code, cause, "{}", error.message);
+            tracing::warn!(request_id, code, cause, detail, "{message}");
         }
         ErrorCode::InvalidEnvelope
         | ErrorCode::UnknownMethod
@@ -183,9 +197,14 @@ fn note(error: &ApiError) -> String {
         | ErrorCode::KeyReused
         | ErrorCode::Forbidden
         | ErrorCode::NotFound
-        | ErrorCode::NotRunning => tracing::debug!(request_id, code, cause, "{}", error.message),
+        | ErrorCode::NotRunning => tracing::debug!(request_id, code, cause, detail, "{message}"),
     }
     request_id
+}
+
+/// Returns as much of a text as the log repeats, in one line.
+fn quoted(text: &str) -> String {
+    text.chars().take(LOGGED_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
 fn json_text(value: &impl Serialize) -> Vec<u8> {

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 
 use axum::Router;
@@ -18,6 +19,7 @@ use protocol::limits::{
     HTTP_ACCEPT_RETRY_WAIT, HTTP_CLOSE_WAIT, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_SHARE,
     HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_HEADERS_MAX,
 };
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -125,24 +127,58 @@ async fn serve_connection(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_WAIT);
     builder.max_buf_size(HTTP_HEAD_BYTES_MAX).max_headers(HTTP_HEADERS_MAX);
-    // A client that closes its connection has its call dropped, which cancels it: half-closed ones are not kept.
-    builder.half_close(false);
+    let Ok(gone) = ClientGone::watch(&stream) else { return };
     let io = TokioIo::new(ImpatientStream::new(stream));
     let mut connection = pin!(builder.serve_connection(io, service));
+    let mut ending = pin!(async {
+        tokio::select! {
+            () = open.cut() => tracing::debug!("a connection is closed to make room for another"),
+            () = gone.wait() => {}
+        }
+    });
     let closed = tokio::select! {
+        biased;
+        // Dropping a connection drops its call, which cancels it.
+        () = &mut ending => return,
         result = connection.as_mut() => Some(result),
         () = wait_for_closing(&mut closing) => None,
-        () = open.cut() => return tracing::debug!("a connection is closed to make room for another"),
     };
     let result = match closed {
         Some(result) => result,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                () = &mut ending => return,
+                result = connection.as_mut() => result,
+            }
         }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Notices that a client has closed its connection, also while bytes that it sent before are not read yet: the parser
+/// of HTTP looks at the socket only when it has read those. A half-closed connection is a closed one.
+struct ClientGone(TcpStream);
+
+impl ClientGone {
+    /// Watches a descriptor of its own, which is never read from.
+    fn watch(stream: &TcpStream) -> io::Result<ClientGone> {
+        let descriptor = stream.as_fd().try_clone_to_owned()?;
+        TcpStream::from_std(descriptor.into()).map(ClientGone)
+    }
+
+    async fn wait(&self) {
+        // An error means that the runtime ends.
+        while let Ok(ready) = self.0.ready(Interest::READABLE).await {
+            if ready.is_read_closed() {
+                return;
+            }
+            // Until more comes: the kernel tells of each arrival once.
+            let nothing_read = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.0.try_io(Interest::READABLE, nothing_read);
+        }
     }
 }
 

@@ -22,10 +22,7 @@ pub(crate) async fn command(app: &App, command: Command, room: &mut Room) -> Res
         Ok(answer) => answer,
         Err(broken) => return Err(super::broken("Command execution", &broken, printed)),
     };
-    let failed = |text: String| {
-        let error = ApiError::new(ErrorCode::Failed, format!("Command execution failed: {text}"));
-        error.with("command", command.command.as_str()).with("args", command.args.clone())
-    };
+    let failed = |text: String| ApiError::new(ErrorCode::Failed, format!("Command execution failed: {text}"));
     let (exit_code, signal) = match answer.reply {
         Reply::Command { end: CommandEnd::Exited { code } } => (code, None),
         Reply::Command { end: CommandEnd::Signaled { signal } } => (1, Some(signal)),
@@ -36,7 +33,8 @@ pub(crate) async fn command(app: &App, command: Command, room: &mut Room) -> Res
             return Err(super::with_output(error.with("timed_out", true).remedy(remedy), printed));
         }
         Reply::Command { end: CommandEnd::NotStarted { message } } => {
-            let error = failed(format!("cannot start '{}': {message}", command.command));
+            let (command, message) = (super::quoted(&command.command), super::quoted(&message));
+            let error = failed(format!("cannot start '{command}': {message}"));
             return Err(super::with_output(error.with("not_started", true), printed));
         }
         Reply::Pong | Reply::Run { .. } => {

@@ -9,6 +9,7 @@ mod stop;
 
 use protocol::calls::{Call, Discover, Document, METHODS, Outcome, OutputLine, ParseError, Target, parse};
 use protocol::errors::{ApiError, ErrorCode};
+use protocol::limits::QUOTED_CHARS_MAX;
 use protocol::openrpc::document;
 use serde_json::Value;
 
@@ -16,6 +17,12 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::output::{Printed, Room};
 use crate::sandbox::{Broken, Running, Unusable};
+
+/// What helps when the reason is for the operator alone.
+const LOOK_INTO_LOG: &str = "the server's operator finds the reason in its log, by the request id";
+
+/// What the description of the API costs an answer, in bytes; about its size.
+const DOCUMENT_BYTES: usize = 16 * 1024;
 
 /// Reads a call and checks that its caller may make it.
 pub(crate) fn read(caller: &Caller, method: &str, params: &Value) -> Result<Call, ApiError> {
@@ -54,7 +61,10 @@ pub(crate) async fn perform(app: &App, call: Call, room: &mut Room) -> Result<Ou
         Call::Run(run) => run::run(app, run, room).await.map(Outcome::Run),
         Call::Command(command) => command::command(app, command, room).await.map(Outcome::Command),
         Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
-        Call::Discover(Discover {}) => Ok(Outcome::Discover(Document(document(env!("CARGO_PKG_VERSION"))))),
+        Call::Discover(Discover {}) => {
+            room.add(DOCUMENT_BYTES);
+            Ok(Outcome::Discover(Document(document())))
+        }
     }
 }
 
@@ -87,6 +97,11 @@ fn with_output(error: ApiError, printed: Printed) -> ApiError {
 
 fn lines(output: Vec<OutputLine>) -> Value {
     serde_json::to_value(output).expect("lines of text are JSON")
+}
+
+/// Returns as much of a client's text as an error repeats.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(QUOTED_CHARS_MAX).collect()
 }
 
 fn plural(count: u64, word: &str) -> String {

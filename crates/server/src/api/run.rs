@@ -93,9 +93,10 @@ impl Told {
                 printed.add_error(format!("Error: The interpreter {how}; {LOST}"));
                 Ok(RunStatus::Crashed)
             }
-            RunEnd::Unavailable { message } => {
-                Err(ApiError::new(ErrorCode::Failed, format!("Execution failed: {message}")))
-            }
+            RunEnd::Unavailable { message } => Err(ApiError::new(
+                ErrorCode::Failed,
+                format!("Execution failed: {}", super::quoted(&message)),
+            )),
         }
     }
 }

@@ -155,10 +155,9 @@ fn refused_start(target: &Target, refused: StartRefused) -> ApiError {
             let text = format!("No capacity for sandbox '{name}': {why}");
             ApiError::new(ErrorCode::NoCapacity, text).remedy("stop a sandbox, or try again later")
         }
-        StartRefused::Failed(Failure::Broken { what, cause }) => {
-            let error =
-                ApiError::new(ErrorCode::Failed, format!("Sandbox '{name}' could not be started: {what}"));
-            ApiError { cause, ..error }
+        StartRefused::Failed(Failure::Broken { what, detail }) => {
+            let text = format!("Sandbox '{name}' could not be started: {what}");
+            ApiError::new(ErrorCode::Failed, text).detail(detail).remedy(super::LOOK_INTO_LOG)
         }
         StartRefused::Closing => ApiError::new(
             ErrorCode::Failed,

@@ -14,7 +14,7 @@ pub(crate) async fn stop(app: &App, target: &Target) -> Result<String, ApiError>
         Err(StopRefused::NotWholly(left)) => {
             let text =
                 format!("Sandbox '{}' was stopped, but not all of it could be removed", target.sandbox);
-            Err(ApiError::new(ErrorCode::Failed, text).cause(left))
+            Err(ApiError::new(ErrorCode::Failed, text).detail(left).remedy(super::LOOK_INTO_LOG))
         }
     }
 }

@@ -58,7 +58,13 @@ pub(crate) async fn read(memory: &Memory, request: Request) -> Result<Received, 
             return Err(ApiError::new(ErrorCode::BodyTooSlow, text));
         }
     };
-    let busy = head.extensions.get::<Presence>().map(Presence::busy);
+    let busy = match head.extensions.get::<Presence>() {
+        Some(presence) => Some(presence.busy().ok_or_else(|| {
+            let text = "The connection is closed to make room for others";
+            ApiError::new(ErrorCode::NoCapacity, text).remedy("try again on a new one")
+        })?),
+        None => None,
+    };
     Ok(Received { bytes: Bytes::from_owner(Counted { bytes, _share: share }), busy })
 }
 

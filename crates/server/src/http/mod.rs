@@ -89,6 +89,7 @@ async fn answer<F>(
 where
     F: Future<Output = Response> + Send + 'static,
 {
+    let _served = app.crowd().enter(&caller)?;
     must_be_json(request.headers())?;
     let key = repeat_key(request.headers())?;
     let (path, head) = (request.uri().path().to_owned(), request.headers().clone());

@@ -14,16 +14,18 @@ use protocol::limits::MCP_REQUEST_ID_BYTES_MAX;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::caller::Caller;
+
 /// The header with the name of a session.
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Digits of a session's name.
 const SESSION_CHARS: usize = 32;
 
-/// A session's name, and the JSON text of a request's id in it.
-type Key = (String, String);
+/// Whose session it is, its name, and the JSON text of a request's id in it.
+type Key = (Caller, String, String);
 
-/// The requests under way, of all sessions; never more than there are connections.
+/// The requests under way, of all sessions; never more than there are connections and idempotency keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Calls {
     running: Arc<Mutex<HashMap<Key, oneshot::Sender<()>>>>,
@@ -38,8 +40,8 @@ pub(super) struct Ticket {
 
 impl Calls {
     /// Notes a request. One that nobody could name, or that is noted already, runs on until it is done.
-    pub(super) fn enter(&self, head: &HeaderMap, id: &Value) -> Ticket {
-        let entered = key(head, id).and_then(|key| match self.lock().entry(key.clone()) {
+    pub(super) fn enter(&self, caller: &Caller, head: &HeaderMap, id: &Value) -> Ticket {
+        let entered = key(caller, head, id).and_then(|key| match self.lock().entry(key.clone()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(place) => {
                 let (sender, receiver) = oneshot::channel();
@@ -51,8 +53,8 @@ impl Calls {
     }
 
     /// Takes back a request of the same session, if it is under way.
-    pub(super) fn cancel(&self, head: &HeaderMap, id: &Value) {
-        if let Some(sender) = key(head, id).and_then(|key| self.lock().remove(&key)) {
+    pub(super) fn cancel(&self, caller: &Caller, head: &HeaderMap, id: &Value) {
+        if let Some(sender) = key(caller, head, id).and_then(|key| self.lock().remove(&key)) {
             // It may be done at this very moment; then there is nothing to take back.
             let _ = sender.send(());
         }
@@ -95,15 +97,16 @@ pub(super) fn new_session() -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("{:032x}", u128::from_be_bytes(bytes))).ok()
 }
 
-fn key(head: &HeaderMap, id: &Value) -> Option<Key> {
+fn key(caller: &Caller, head: &HeaderMap, id: &Value) -> Option<Key> {
     let session = head.get(SESSION)?.to_str().ok()?;
     let named = session.len() == SESSION_CHARS && session.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = Some(id).filter(|id| !id.is_null())?.to_string();
-    (named && id.len() <= MCP_REQUEST_ID_BYTES_MAX).then(|| (session.to_owned(), id))
+    (named && id.len() <= MCP_REQUEST_ID_BYTES_MAX).then(|| (caller.clone(), session.to_owned(), id))
 }
 
 #[cfg(test)]
 mod tests {
+    use protocol::calls::Scope;
     use serde_json::json;
 
     use super::*;
@@ -116,14 +119,16 @@ mod tests {
     async fn a_request_is_taken_back_by_its_own_session_only() {
         let calls = Calls::default();
         let (mine, other) = (head(&"a".repeat(32)), head(&"b".repeat(32)));
-        let mut ticket = calls.enter(&mine, &json!(1));
+        let mut ticket = calls.enter(&Caller::open(), &mine, &json!(1));
         for (head, id) in
             [(&other, json!(1)), (&mine, json!(2)), (&mine, json!("1")), (&HeaderMap::new(), json!(1))]
         {
-            calls.cancel(head, &id);
+            calls.cancel(&Caller::open(), head, &id);
             assert!(ticket.entered.as_mut().unwrap().1.try_recv().is_err(), "{id}");
         }
-        calls.cancel(&mine, &json!(1));
+        calls.cancel(&Caller::with_key("other", Scope::All), &mine, &json!(1));
+        assert!(ticket.entered.as_mut().unwrap().1.try_recv().is_err(), "another caller's");
+        calls.cancel(&Caller::open(), &mine, &json!(1));
         ticket.cancelled().await;
     }
 
@@ -131,13 +136,13 @@ mod tests {
     fn nothing_is_kept_of_what_is_done() {
         let calls = Calls::default();
         let mine = head(&"a".repeat(32));
-        let ticket = calls.enter(&mine, &json!(1));
-        assert!(calls.enter(&mine, &json!(1)).entered.is_none(), "a number is taken once");
+        let ticket = calls.enter(&Caller::open(), &mine, &json!(1));
+        assert!(calls.enter(&Caller::open(), &mine, &json!(1)).entered.is_none(), "a number is taken once");
         assert_eq!(calls.lock().len(), 1);
         drop(ticket);
-        let taken_back = calls.enter(&mine, &json!(1));
-        calls.cancel(&mine, &json!(1));
-        let next = calls.enter(&mine, &json!(1));
+        let taken_back = calls.enter(&Caller::open(), &mine, &json!(1));
+        calls.cancel(&Caller::open(), &mine, &json!(1));
+        let next = calls.enter(&Caller::open(), &mine, &json!(1));
         drop(taken_back);
         assert_eq!(calls.lock().len(), 1, "the one that came after is still there");
         drop(next);
@@ -154,7 +159,7 @@ mod tests {
             (&*"a".repeat(32), Value::Null),
             (&*"a".repeat(32), long),
         ] {
-            assert!(calls.enter(&head(session), &id).entered.is_none(), "{session}");
+            assert!(calls.enter(&Caller::open(), &head(session), &id).entered.is_none(), "{session}");
         }
         assert!(calls.lock().is_empty());
         assert_eq!(new_session().unwrap().len(), SESSION_CHARS);

@@ -14,12 +14,19 @@ use crate::memory::Held;
 #[derive(Clone, Debug)]
 pub(super) struct Exchange {
     caller: Caller,
+    /// The body; as long as it is held, its share of the memory is too.
+    asked: Bytes,
     room: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }
 
 impl Exchange {
-    pub(super) fn new(caller: Caller) -> Exchange {
-        Exchange { caller, room: Arc::default() }
+    pub(super) fn new(caller: Caller, asked: Bytes) -> Exchange {
+        Exchange { caller, asked, room: Arc::default() }
+    }
+
+    /// Returns how large the request is.
+    pub(super) fn asked_bytes(&self) -> usize {
+        self.asked.len()
     }
 
     /// Returns who asks.

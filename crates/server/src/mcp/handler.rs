@@ -12,6 +12,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 
 use super::exchange::Exchange;
 use super::{prompts, tools};
+use crate::api;
 use crate::app::App;
 
 /// What a model is told of the server as a whole.
@@ -69,7 +70,8 @@ impl ServerHandler for Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let method = tools::find(&request.name).ok_or_else(|| {
-            let text = format!("Unknown tool: {}; the tools are {}", request.name, tools::names());
+            let text =
+                format!("Unknown tool: {}; the tools are {}", api::quoted(&request.name), tools::names());
             ErrorData::invalid_params(text, None)
         })?;
         let arguments = request.arguments.unwrap_or_default();
@@ -111,7 +113,7 @@ impl ServerHandler for Handler {
                 format!("Invalid params: a parameter of {} is missing or of a wrong type", request.method);
             return Err(ErrorData::invalid_params(text, None));
         }
-        let text = format!("Method not found: {}", request.method);
+        let text = format!("Method not found: {}", api::quoted(&request.method));
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None))
     }
 }

@@ -69,14 +69,14 @@ impl Mcp {
             Err(error) => return refuse::answer(StatusCode::BAD_REQUEST, error, &Value::Null),
         };
         if let Some(id) = &message.takes_back {
-            self.calls.cancel(head, id);
+            self.calls.cancel(&caller, head, id);
         }
-        let mut request = Request::new(Body::from(body));
+        let mut request = Request::new(Body::from(body.clone()));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = told(head);
-        let exchange = Exchange::new(caller);
+        let mut ticket = self.calls.enter(&caller, head, &message.id);
+        let exchange = Exchange::new(caller, body);
         request.extensions_mut().insert(exchange.clone());
-        let mut ticket = self.calls.enter(head, &message.id);
         let mut response = tokio::select! {
             biased;
             () = ticket.cancelled() => return taken_back(),

@@ -96,11 +96,12 @@ async fn carry_out(app: &App, exchange: &Exchange, call: Call) -> Result<String,
 
 /// Carries out a call, and puts what came of it in words as soon as there is room for them.
 async fn perform(app: &App, exchange: &Exchange, call: Call) -> Result<String, String> {
-    let mut room = Room::shared_by(1, app.memory());
+    let mut room = Room::for_model(app.memory());
+    room.add(exchange.asked_bytes());
     let outcome = api::perform(app, call, &mut room).await;
     // The words are there once as they are and once more in the message, where they are escaped.
     let held = app.memory().answer(room.answer_bytes_max().saturating_mul(2)).await;
-    let held = held.map_err(|error| explain(&error))?;
+    let held = held.map_err(|error| explain(&rpc::unanswered(error)))?;
     if held.is_none() {
         return said(outcome);
     }

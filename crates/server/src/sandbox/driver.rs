@@ -91,8 +91,13 @@ async fn take_down(sandbox: &Arc<dyn Sandbox>) -> Option<String> {
 fn failure(error: &StartError) -> Failure {
     match error {
         StartError::NoCapacity(_) => Failure::NoCapacity(error.to_string()),
-        StartError::Walls { .. } | StartError::Agent(_) | StartError::Unfit(_) => {
-            Failure::Broken { what: error.to_string(), cause: error.source().map(chain) }
+        // It names what is inside, and nothing of the host.
+        StartError::Unfit(_) => Failure::Broken { what: error.to_string(), detail: chain(error) },
+        StartError::Walls { .. } => {
+            Failure::Broken { what: "its walls could not be built".to_owned(), detail: chain(error) }
+        }
+        StartError::Agent(_) => {
+            Failure::Broken { what: "its agent does not answer".to_owned(), detail: chain(error) }
         }
     }
 }

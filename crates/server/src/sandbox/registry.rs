@@ -171,10 +171,10 @@ impl Registry {
     ) -> Result<Admitted, StartRefused> {
         let permit = Arc::clone(&self.capacity).try_acquire_owned().map_err(|_| StartRefused::Full)?;
         let id = SandboxId::random().map_err(|error| {
-            let cause = Some(error.to_string());
+            let detail = error.to_string();
             StartRefused::Failed(Failure::Broken {
                 what: "the kernel gives no random number".to_owned(),
-                cause,
+                detail,
             })
         })?;
         let spec = wanted.spec(id, target.sandbox.as_str());

@@ -48,8 +48,8 @@ pub(crate) enum Failure {
     Broken {
         /// What failed.
         what: String,
-        /// The chain of causes, where there is one.
-        cause: Option<String>,
+        /// More, for the log alone: it can name paths of the host.
+        detail: String,
     },
 }
 

@@ -163,13 +163,16 @@ async fn a_command_that_is_not_there_or_too_slow_is_an_error_with_its_output() {
     let answer = server.call("sandbox.command.run", command_params("s", "missing", &[])).await;
     let text = answer.flat(500, 5002);
     assert_eq!(text, "Command execution failed: cannot start 'missing': No such file or directory");
+    let long =
+        server.call("sandbox.command.run", command_params("s", "missing", &[&"x".repeat(1_000_000)])).await;
+    assert!(long.text.len() < 2000, "an error repeats little of what a client sent");
     let mut params = command_params("s", "script", &["out so far", "hang"]);
     params["timeout"] = json!(1);
     let answer = server.call("sandbox.command.run", params).await;
     assert_eq!(answer.flat(500, 5002), "Command execution failed: command timed out after 1 second");
     let body = answer.json();
     assert_eq!(body["output"], json!([{"stream": "stdout", "text": "so far"}]));
-    assert_eq!((&body["timed_out"], &body["command"]), (&json!(true), &json!("script")));
+    assert_eq!(body["timed_out"], true);
     assert_eq!(server.run("s", "out alive").await.status, 200);
 }
 

@@ -104,7 +104,9 @@ async fn a_client_that_vanishes_at_any_byte_leaves_nothing() {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(&request.as_bytes()[..length]).await.unwrap();
     }
-    assert_eq!(server.fake.counts().requests, 0);
+    // What came before this is read by now.
+    assert_eq!(server.run("s", "out between").await.status, 200);
+    assert_eq!(server.fake.counts().requests, 1);
     for _ in 0..20 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -113,6 +115,44 @@ async fn a_client_that_vanishes_at_any_byte_leaves_nothing() {
     }
     within(server.fake.wait_until(|counts| counts.cancelled == 20)).await;
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sent_more_than_its_call_and_vanishes_is_noticed() {
+    let server = Server::start().await;
+    server.up("s").await;
+    let body =
+        json!({"jsonrpc": "2.0", "method": "sandbox.repl.run", "params": run_params("s", "hang"), "id": 1});
+    let body = body.to_string();
+    for (number, more) in ["G", "\r\n", "GET / HTTP/1.1\r\n\r\n", &"x".repeat(100_000)].iter().enumerate() {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("{HEAD}Content-Length: {}\r\n\r\n{body}{more}", body.len());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        within(server.fake.wait_until(|counts| counts.requests == number + 1)).await;
+        drop(stream);
+        within(server.fake.wait_until(|counts| counts.cancelled == number + 1)).await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_hold_up_large_ones_at_most() {
+    let server = Server::start().await;
+    for name in ["a", "b", "c"] {
+        server.up(name).await;
+    }
+    // Twelve answers that could be 48 MiB each, none of which is read: more than may be written at once.
+    let mut stuck = Vec::new();
+    for number in 0..12 {
+        let name = ["a", "b", "c"][number % 3];
+        stuck.push(server.begin("sandbox.command.run", command_params(name, "bytes", &["8000000"])).await);
+    }
+    within(server.fake.wait_until(|counts| counts.requests == 12)).await;
+    assert_eq!(server.run("a", "out small ones go on").await.status, 200);
+    drop(stuck);
+    assert_eq!(
+        server.call("sandbox.command.run", command_params("a", "bytes", &["8000000"])).await.status,
+        200
+    );
 }
 
 #[tokio::test]
