@@ -24,10 +24,12 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
     let starting = async {
         let wanted = wanted(app, &target, config, cpu_millis).await?;
         let started = app.registry().start(&target, wanted.as_ref()).await;
-        started.map_err(|refused| refused_start(&target, refused))
+        let started = started.map_err(|refused| refused_start(&target, refused))?;
+        Ok((started, wanted.and_then(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
-        Ok(started) => Ok(describe(&target, &started?, clamped)),
+        Ok(Ok((started, from))) => Ok(describe(&target, &started, from, clamped)),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(too_late(&target, deadline)),
     }
 }
@@ -66,7 +68,7 @@ async fn wanted(
         memory_mib,
         cpu_millis,
         envs,
-        workdir: config.workdir.or(settings.workdir),
+        workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
     };
     Ok(Some(Arc::new(wanted)))
@@ -96,6 +98,14 @@ fn language(image: &ImageName) -> Option<Language> {
         ImageName::Python => Some(Language::Python),
         ImageName::Node => Some(Language::Node),
         ImageName::Directory(_) | ImageName::Other(_) => None,
+    }
+}
+
+/// Without a word of it, an image's programs start in `/`; what is no image has a home.
+fn workdir_of(from: &Source) -> Option<String> {
+    match from {
+        Source::Store { .. } => Some("/".to_owned()),
+        Source::Host | Source::Directory => None,
     }
 }
 
@@ -146,8 +156,10 @@ fn no_image(error: &ImageError, name: &str) -> ApiError {
                 not_found(pull).remedy("let it be pulled, or run msb pull on the server's machine")
             }
             PullError::Registry(
-                registry @ (RegistryError::NotFound { .. } | RegistryError::Denied { .. }),
-            ) => not_found(registry),
+                registry @ (RegistryError::NotFound { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Unreachable { .. }),
+            ) => not_found(&format!("it is not in the image store, and {registry}")),
             PullError::Registry(RegistryError::Sink { .. }) | PullError::Store(_) | PullError::Lost => {
                 failed(&"it could not be stored").detail(chain(pull.as_ref())).remedy(super::LOOK_INTO_LOG)
             }
@@ -167,8 +179,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Says what became of a start. Published clients look for the words of the first sentence.
-fn describe(target: &Target, started: &Started, clamped: Option<Host>) -> String {
+fn describe(target: &Target, started: &Started, from: Option<String>, clamped: Option<Host>) -> String {
     let mut text = format!("Sandbox {} started successfully", target.sandbox);
+    if let Some(from) = from.filter(|_| !started.by_another) {
+        text.push_str(&format!(" (image: {from})"));
+    }
     if started.by_another && started.differs.is_empty() {
         text.push_str(" (it was running already)");
     } else if started.by_another {
