@@ -109,6 +109,10 @@ fn workdir_of(from: &Source) -> Option<String> {
     }
 }
 
+/// What helps when a registry does not give an image.
+const GET_IMAGE: &str = "name one that the registry has, such as microsandbox/python; on the server's machine, msb pull \
+     and msb image load bring one into the store, and --allow-rootfs DIR allows a directory";
+
 fn policy(pull: Option<Pull>) -> PullPolicy {
     match pull {
         Some(Pull::Always) => PullPolicy::Always,
@@ -159,7 +163,7 @@ fn no_image(error: &ImageError, name: &str) -> ApiError {
                 registry @ (RegistryError::NotFound { .. }
                 | RegistryError::Denied { .. }
                 | RegistryError::Unreachable { .. }),
-            ) => not_found(&format!("it is not in the image store, and {registry}")),
+            ) => not_found(&format!("it is not in the image store, and {registry}")).remedy(GET_IMAGE),
             PullError::Registry(RegistryError::Sink { .. }) | PullError::Store(_) | PullError::Lost => {
                 failed(&"it could not be stored").detail(chain(pull.as_ref())).remedy(super::LOOK_INTO_LOG)
             }

@@ -50,7 +50,9 @@ pub(crate) struct Wanted {
 
 /// Keeps an image in the store as long as a sandbox may need it; what it keeps is no part of a wish.
 #[derive(Clone, Debug)]
-pub(crate) struct Leased(pub(crate) Option<Arc<Lease>>);
+pub(crate) struct Leased(
+    #[expect(dead_code, reason = "it is held, and looked at by nobody")] pub(crate) Option<Arc<Lease>>,
+);
 
 impl PartialEq for Leased {
     fn eq(&self, _: &Leased) -> bool {
