@@ -19,7 +19,7 @@ use crate::pull::{PullError, PullPolicy, Puller};
 use crate::reference::{Reference, ReferenceError};
 use crate::registry::{Registry, RegistryConfig, RegistryError};
 use crate::resolver::{Allowed, ResolveError, Resolver};
-use crate::store::{ImageRecord, Lease, Store, StoreError};
+use crate::store::{ImageRecord, Lease, Removed, Store, StoreError};
 use crate::{ImageName, Rootfs, RootfsMount};
 
 /// The images of one server: a cheap handle.
@@ -164,6 +164,58 @@ impl Images {
             ImageName::Python | ImageName::Node => self.default_image(name, policy).await,
             ImageName::Other(text) => self.pulled(&self.reference(text)?, policy).await,
         }
+    }
+
+    /// Pulls an image, if the policy says so, and returns what the store has of it. A pull goes on when this is dropped.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn pull(&self, name: &str, policy: PullPolicy) -> Result<ImageRecord, ImageError> {
+        Ok(self.shared.puller.image(&self.reference(name)?, policy).await?)
+    }
+
+    /// Returns the images of the store. Blocks.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`].
+    pub fn list(&self) -> Result<Vec<ImageRecord>, ImageError> {
+        Ok(self.shared.store.list()?.images)
+    }
+
+    /// Returns an image of the store, by its reference or the beginning of its digest, and its configuration. Blocks.
+    ///
+    /// # Errors
+    /// [`ImageError`]; [`PullError::NotThere`] when there is none.
+    pub fn inspect(&self, name: &str) -> Result<(ImageRecord, ImageConfiguration), ImageError> {
+        let record = self.named(name)?;
+        let store = &self.shared.store;
+        let text = store.read_blob(&store.descriptor_of(&record.config_digest)?)?;
+        let configuration = ImageConfiguration::from_reader(text.as_slice());
+        let configuration = configuration.map_err(|error| ImageError::Settings(error.to_string()))?;
+        Ok((record, configuration))
+    }
+
+    /// Removes an image of the store, by its reference or the beginning of its digest. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Images::inspect`].
+    pub fn remove(&self, name: &str) -> Result<Removed, ImageError> {
+        let record = self.named(name)?;
+        let not_there = || ImageError::Pull(Arc::new(PullError::NotThere(name.to_owned())));
+        self.shared.store.remove(&record.reference)?.ok_or_else(not_there)
+    }
+
+    fn named(&self, name: &str) -> Result<ImageRecord, ImageError> {
+        let store = &self.shared.store;
+        let by_reference = match self.reference(name) {
+            Ok(reference) => store.find(&reference.to_string())?,
+            Err(_) => None,
+        };
+        let record = match by_reference {
+            Some(record) => Some(record),
+            None => store.find(name)?,
+        };
+        record.ok_or_else(|| ImageError::Pull(Arc::new(PullError::NotThere(name.to_owned()))))
     }
 
     async fn default_image(&self, name: &ImageName, policy: PullPolicy) -> Result<Found, ImageError> {

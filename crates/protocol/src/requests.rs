@@ -157,6 +157,35 @@ pub struct Metrics {
     pub sandbox: Option<SandboxName>,
 }
 
+/// Parameters of `image.pull`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct ImagePull {
+    /// The image's reference, such as debian:12.
+    pub image: String,
+    /// When the registry is asked for it; if it is missing here, where nothing is said.
+    pub pull: Option<Pull>,
+    /// How long to wait, in milliseconds; the pull goes on after that. At most a day.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Parameters of `image.list`: none.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct ListImages {}
+
+/// Parameters of `image.inspect`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct InspectImage {
+    /// The image's reference, or the beginning of its digest.
+    pub image: String,
+}
+
+/// Parameters of `image.remove`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct RemoveImage {
+    /// The image's reference, or the beginning of its digest.
+    pub image: String,
+}
+
 /// Parameters of `rpc.discover`: none.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct Discover {}
@@ -317,6 +346,61 @@ impl Parameters for Metrics {
 
     fn scope(&self) -> Option<Scope> {
         Some(self.scope.clone())
+    }
+}
+
+const IMAGE_NEEDED: Option<&'static str> = Some("Request parameters must be an object containing 'image'");
+
+impl Parameters for ImagePull {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<ImagePull, ParseError> {
+        Ok(ImagePull {
+            image: params.text("image")?.to_owned(),
+            pull: params.optional_text("pull")?.map(|word| Pull::read(params, word)).transpose()?,
+            timeout_ms: params.optional_milliseconds("timeout_ms")?,
+        })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        None
+    }
+}
+
+impl Parameters for ListImages {
+    const NO_OBJECT: Option<&'static str> = None;
+
+    fn read(_: &Params<'_>) -> Result<ListImages, ParseError> {
+        Ok(ListImages {})
+    }
+
+    /// The store is everybody's: who is held to one namespace does not learn what others use.
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
+    }
+}
+
+impl Parameters for InspectImage {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<InspectImage, ParseError> {
+        Ok(InspectImage { image: params.text("image")?.to_owned() })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
+    }
+}
+
+impl Parameters for RemoveImage {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<RemoveImage, ParseError> {
+        Ok(RemoveImage { image: params.text("image")?.to_owned() })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
     }
 }
 

@@ -113,7 +113,7 @@ fn workdir_of(from: &Source) -> Option<String> {
 const GET_IMAGE: &str = "name one that the registry has, such as microsandbox/python; on the server's machine, msb pull \
      and msb image load bring one into the store, and --allow-rootfs DIR allows a directory";
 
-fn policy(pull: Option<Pull>) -> PullPolicy {
+pub(super) fn policy(pull: Option<Pull>) -> PullPolicy {
     match pull {
         Some(Pull::Always) => PullPolicy::Always,
         Some(Pull::Never) => PullPolicy::Never,
@@ -132,7 +132,7 @@ fn describe_source(image: &ImageName, from: &Source) -> Option<String> {
     }
 }
 
-fn no_image(error: &ImageError, name: &str) -> ApiError {
+pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
     let name = super::quoted(name);
     let not_found = |why: &dyn std::fmt::Display| {
         ApiError::new(ErrorCode::NotFound, format!("Image not found: '{name}': {why}"))
