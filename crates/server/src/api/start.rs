@@ -163,7 +163,11 @@ pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
                 registry @ (RegistryError::NotFound { .. }
                 | RegistryError::Denied { .. }
                 | RegistryError::Unreachable { .. }),
-            ) => not_found(&format!("it is not in the image store, and {registry}")).remedy(GET_IMAGE),
+            ) => {
+                // In the text too, for clients that show nothing else.
+                let text = format!("it is not in the image store, and {registry}; {GET_IMAGE}");
+                not_found(&text).remedy(GET_IMAGE)
+            }
             PullError::Registry(RegistryError::Sink { .. }) | PullError::Store(_) | PullError::Lost => {
                 failed(&"it could not be stored").detail(chain(pull.as_ref())).remedy(super::LOOK_INTO_LOG)
             }
