@@ -9,12 +9,17 @@ find "$root/etc/apt/sources.list.d" "$root/etc/apt/auth.conf.d" -mindepth 1 -del
 sed '/^force-unsafe-io$/d' "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap" > "$root/etc/dpkg/dpkg.cfg.d/microsandbox"
 rm "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 
+# What apt fetched. mmdebstrap would ask apt to do it, and then it depends on this machine to whom the two directories
+# belong that are left.
+find "$root/var/lib/apt/lists" "$root/var/cache/apt" -mindepth 1 -delete
+install -d -m 755 -o 0 -g 0 "$root/var/cache/apt/archives"
+install -d -m 700 -o 0 -g 0 "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial"
+
 # Logs, and copies of what was before.
 find "$root/var/log" -type f -delete
 rm -f "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/etc/passwd- "$root"/etc/group- \
     "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/subuid- "$root"/etc/subgid-
-# Not $root/tmp: mmdebstrap has apt's configuration there, without which apt would clean this machine instead of the new
-# root. It empties the directory itself.
+# mmdebstrap empties $root/tmp later: it has apt's configuration there.
 find "$root/var/tmp" -mindepth 1 -delete
 rm -rf "$root/root/.cache"
 

@@ -234,6 +234,8 @@ impl<'a> Recipe<'a> {
             "--format=tar".to_owned(),
             // Every sandbox has devices of its own.
             "--skip=output/dev".to_owned(),
+            // The script that is run last does it.
+            "--skip=cleanup/apt".to_owned(),
             // Without it, a whole Perl comes along for a step that is never taken.
             "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr".to_owned(),
             format!("--include={}", self.request.kind.packages()),
