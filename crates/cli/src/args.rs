@@ -255,7 +255,7 @@ mod tests {
             (["--suite", "Bookworm"], "bookworm or trixie"),
             (["--mirror", "mirror.example"], "http://"),
             (["--mirror", "http://a/ [trusted=yes]"], "no spaces"),
-            (["--epoch", "-1"], "--epoch"),
+            (["--epoch", "now"], "--epoch"),
         ] {
             let said = build_base(&[&["python", "-o", "a.tar"], &wrong[..]].concat()).unwrap_err();
             assert!(said.contains(says), "{said}");
