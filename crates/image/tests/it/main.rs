@@ -7,11 +7,11 @@
 mod archive;
 mod crash;
 mod hostile_archive;
+mod registry;
 mod sample;
 mod store;
 mod store_sharing;
 mod unpack;
-mod registry;
 
 use std::path::Path;
 

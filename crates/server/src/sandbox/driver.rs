@@ -98,9 +98,7 @@ fn failure(error: &StartError) -> Failure {
             Failure::Broken { what: "its agent does not answer".to_owned(), detail: chain(error) }
         }
         // What the image lacks is the client's business, and names nothing of the host.
-        StartError::Unfit(_) => {
-            Failure::Broken { what: error.to_string(), detail: chain(error) }
-        }
+        StartError::Unfit(_) => Failure::Broken { what: error.to_string(), detail: chain(error) },
     }
 }
 
