@@ -29,6 +29,7 @@ class Registry:
     home: Path
     process: subprocess.Popen[str]
     address: str
+    draining: threading.Thread
 
     @classmethod
     def start(cls, home: Path, *, password: bool = False) -> Registry:
@@ -53,19 +54,21 @@ class Registry:
             stderr=subprocess.PIPE,
             text=True,
         )
-        return cls(home, process, _address(process))
+        return cls(home, process, *_address(process))
 
     def fill(self, layout: Path, name: str, *, password: bool = False) -> None:
         """Put an image into it."""
         credentials = ["--dest-creds=ann:s3cret"] if password else []
-        skopeo("copy", "--dest-tls-verify=false", *credentials, f"oci:{layout}:e2e", f"docker://{self.address}/{name}")
+        options = ["--preserve-digests", "--dest-tls-verify=false", *credentials]
+        skopeo("copy", *options, f"oci:{layout}:e2e", f"docker://{self.address}/{name}")
 
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.draining.join()
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _address(process: subprocess.Popen[str]) -> tuple[str, threading.Thread]:
     log = process.stderr
     assert log is not None
     watchdog = threading.Timer(READY_SECONDS, process.kill)
@@ -78,11 +81,13 @@ def _address(process: subprocess.Popen[str]) -> str:
 
     def drain() -> None:
         # Its log goes on, and must not fill the pipe.
-        for _ in log:
-            pass
+        with log:
+            for _ in log:
+                pass
 
-    threading.Thread(target=drain, daemon=True).start()
-    return found[1]
+    draining = threading.Thread(target=drain, daemon=True)
+    draining.start()
+    return found[1], draining
 
 
 def skopeo(*arguments: str) -> str:

@@ -11,7 +11,6 @@ import signal
 import socket
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,9 +60,7 @@ class Msb:
 
     def run(self, *arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         command = [PROGRAMS / "msb", *arguments]
-        done = subprocess.run(
-            command, env=self.environment, input=stdin, capture_output=True, timeout=60, check=False
-        )
+        done = subprocess.run(command, env=self.environment, input=stdin, capture_output=True, timeout=60, check=False)
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> str:
@@ -119,8 +116,6 @@ def test_never_asks_nobody_and_says_what_helps(msb: Msb, registry: Registry) -> 
 def test_what_is_not_there_is_named(msb: Msb, registry: Registry) -> None:
     code, said = msb.refused("pull", f"{registry.address}/team/other:1")
     assert (code, "has no" in said and "check the name" in said) == (1, True), said
-    code, said = msb.refused("pull", f"{registry.address}/team/app:1", "--platform", "linux/s390x")
-    assert (code, "linux/s390x" in said) == (1, True), said
     assert msb.references() == []
 
 
@@ -298,7 +293,7 @@ def test_a_registry_with_a_password_wants_a_login(msb: Msb, tmp_path: Path, imag
 
         assert "is forgotten" in msb("registry", "logout", host)
         assert "no login for" in msb.refused("registry", "logout", host)[1]
-        assert "does not take" in (said := msb.refused("pull", reference, "--policy", "always")[1]) or "login" in said
+        assert f"msb registry login {host}" in msb.refused("pull", reference, "--policy", "always")[1]
     finally:
         registry.end()
 
@@ -331,17 +326,15 @@ def test_an_interrupted_pull_says_what_it_leaves_and_harms_nothing(
     msb: Msb, registry: Registry, image: tuple[Path, str]
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    # Whoever listens and never answers: the pull waits for it.
-    asked = threading.Event()
-    threading.Thread(target=lambda: (listener.accept(), asked.set()), daemon=True).start()
+    listener.settimeout(30)
     reference = f"127.0.0.1:{listener.getsockname()[1]}/team/app:1"
     command = [PROGRAMS / "msb", "pull", reference]
-    process = subprocess.Popen(
-        command, env=msb.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert asked.wait(30)
+    process = subprocess.Popen(command, env=msb.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # It is asked and never answers: the pull waits for it.
+    connection, _ = listener.accept()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
+    connection.close()
     listener.close()
     assert process.returncode == 130, said
     assert "interrupted" in said

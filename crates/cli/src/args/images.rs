@@ -252,7 +252,7 @@ fn platform(text: &str) -> Result<Platform, String> {
     };
     let words: Vec<&str> = text.split('/').collect();
     let (os, architecture, variant) = match words.as_slice() {
-        words if !words.iter().all(|word| is_word(word)) => return Err(platform_rule()),
+        words if !words.iter().all(is_word) => return Err(platform_rule()),
         [os, architecture] => (os, architecture, None),
         [os, architecture, variant] => (os, architecture, Some(variant)),
         _ => return Err(platform_rule()),
