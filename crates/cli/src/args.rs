@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can be typed.
 
+mod images;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -8,6 +10,10 @@ use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
 use server::{HostName, Lifetime};
 
+pub(crate) use crate::args::images::{
+    ImageCommand, InspectArgs, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs,
+    RegistryCommand, RemoveArgs, SaveArgs,
+};
 use crate::base::{EPOCH, Kind, Mirror, Suite};
 
 /// Runs untrusted code in sandboxes on this machine.
@@ -26,18 +32,18 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Fetch an image from a registry, ready to use
+    Pull(PullArgs),
     /// The images on this machine
     Image {
         #[command(subcommand)]
         command: ImageCommand,
     },
-}
-
-/// What to do with images.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// Build a base image from Debian packages, where no registry is at hand
-    BuildBase(BuildBaseArgs),
+    /// The registries that images come from
+    Registry {
+        #[command(subcommand)]
+        command: RegistryCommand,
+    },
 }
 
 /// Which base image to build.
@@ -63,9 +69,12 @@ pub(crate) struct BuildBaseArgs {
     #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", default_value_t = EPOCH)]
     pub(crate) epoch: u32,
 
-    /// File to write the root file system to, as a tar archive
+    /// Write the root file system to this file, as a tar archive, instead of keeping the image
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 }
 
 /// What to do with the server.
@@ -81,10 +90,10 @@ pub(crate) enum ServerCommand {
     Revoke(RevokeArgs),
 }
 
-/// Where a server keeps what it keeps.
+/// Where things are kept.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HomeArgs {
-    /// Directory for everything the server keeps [default: ~/.microsandbox]
+    /// Directory for all that is kept, by the server and by commands [default: ~/.microsandbox]
     #[arg(long, env = "MICROSANDBOX_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
 }
@@ -249,7 +258,7 @@ mod tests {
     #[test]
     fn what_cannot_be_a_base_image_is_refused() {
         assert!(build_base(&["ruby", "-o", "a.tar"]).unwrap_err().contains("python, node"));
-        assert!(build_base(&["python"]).unwrap_err().contains("--output"));
+        assert!(build_base(&["python"]).unwrap().output.is_none(), "it is kept as an image");
         for (wrong, says) in [
             (["--suite", "../x"], "bookworm or trixie"),
             (["--suite", "Bookworm"], "bookworm or trixie"),

@@ -15,9 +15,11 @@
 //!   node/, node.tar          what goes to /usr/local, for Node
 //!   status                   dpkg's list of what was installed
 //!   rootfs.tar               the result
+//!   layout/                  the same as an image, for the store
 //! ```
 
 mod config;
+mod layout;
 mod machine;
 mod node;
 mod progress;

@@ -5,9 +5,16 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use image::archive::ArchiveError;
+use image::pull::PullError;
+use image::reference::ReferenceError;
+use image::registry::RegistryError;
+use image::registry::credentials::CredentialsError;
 use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
 
 use crate::args::HomeArgs;
@@ -22,6 +29,15 @@ pub(crate) enum Failure {
     /// There is no home directory to keep things below.
     #[error("there is no directory to keep things in: HOME is not set")]
     NoHome,
+    /// The home cannot be made.
+    #[error("cannot make the directory {home}")]
+    Home {
+        /// The directory.
+        home: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A server without keys would be reachable from outside.
     #[error("with --dev whoever reaches {0} can run code on this machine")]
     DevOnNetwork(String),
@@ -49,6 +65,73 @@ pub(crate) enum Failure {
     /// There is no base image.
     #[error("cannot build the base image")]
     Base(#[source] BaseError),
+    /// A text names no image.
+    #[error(transparent)]
+    Reference(ReferenceError),
+    /// There is no such image here.
+    #[error("no image here is called {0}")]
+    NoImage(String),
+    /// A part of a digest is one image, but this one has several names.
+    #[error("{name} is an image with several names: {}", .references.join(", "))]
+    SeveralNames {
+        /// What was typed.
+        name: String,
+        /// The references.
+        references: Vec<String>,
+    },
+    /// The image store cannot be worked with.
+    #[error("cannot use the images")]
+    Images(#[source] image::store::StoreError),
+    /// An image cannot be pulled.
+    #[error("cannot pull {reference}")]
+    Pull {
+        /// The image, in full.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Arc<PullError>,
+    },
+    /// What was said about registries cannot be used.
+    #[error(transparent)]
+    Registry(RegistryError),
+    /// Logins cannot be worked with.
+    #[error(transparent)]
+    Logins(CredentialsError),
+    /// A file of certificates cannot be used.
+    #[error("cannot use the certificates in {file}: {why}")]
+    Certificates {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No password came.
+    #[error("there is no password: {0}")]
+    NoPassword(&'static str),
+    /// Images cannot be taken from an archive.
+    #[error("cannot load {file}")]
+    Load {
+        /// Where it comes from.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<LoadError>,
+    },
+    /// Images cannot be written to an archive.
+    #[error("cannot save to {file}")]
+    Save {
+        /// Where it should go.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<ArchiveError>,
+    },
+    /// An archive is nothing to look at.
+    #[error("an archive is not written to a terminal")]
+    Terminal,
+    /// Somebody asked to end.
+    #[error("interrupted: {0}")]
+    Interrupted(&'static str),
     /// The system gives no runtime, signal handler or standard output.
     #[error("cannot {act}")]
     System {
@@ -60,10 +143,23 @@ pub(crate) enum Failure {
     },
 }
 
+/// Why images were not loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The archive is of no use.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Its layers are of no use.
+    #[error("cannot unpack the layers of {0}")]
+    Unpack(String, #[source] PullError),
+}
+
 /// Wrong use, which another command line mends.
 const USAGE: u8 = 2;
 /// Everything else.
 const FAILED: u8 = 1;
+/// Ended by SIGINT, as shells count it.
+const INTERRUPTED: u8 = 130;
 
 impl Failure {
     /// Writes it for the person who typed the command, and says how the program ends.
@@ -87,7 +183,7 @@ impl Failure {
         let hint = |text: &str| Some(text.to_owned());
         match self {
             Failure::NotRoot => (hint("run it with sudo"), FAILED),
-            Failure::NoHome => (hint("name a directory with --home DIR"), USAGE),
+            Failure::NoHome | Failure::Home { .. } => (hint("name a directory with --home DIR"), USAGE),
             Failure::DevOnNetwork(_) => (
                 hint("leave it at the loopback address, or say --dev-on-network if that is what you want"),
                 USAGE,
@@ -104,6 +200,17 @@ impl Failure {
             }
             Failure::Base(error) => (base_advice(error), FAILED),
             Failure::Keys(KeysError::System(_)) => (None, FAILED),
+            Failure::Reference(_) | Failure::Certificates { .. } => (None, USAGE),
+            Failure::NoImage(_) => (hint("list the images there are with: msb image ls"), FAILED),
+            Failure::SeveralNames { .. } => (hint("name one of them"), USAGE),
+            Failure::Pull { reference, source } => (pull_advice(reference, source), FAILED),
+            Failure::Load { source, .. } => (load_advice(source), FAILED),
+            Failure::Images(_) | Failure::Registry(_) | Failure::Logins(_) | Failure::Save { .. } => {
+                (None, FAILED)
+            }
+            Failure::NoPassword(_) => (hint("type it, or send it with --password-stdin"), USAGE),
+            Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
+            Failure::Interrupted(_) => (None, INTERRUPTED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }
     }
@@ -161,6 +268,40 @@ fn base_advice(error: &BaseError) -> Option<String> {
         | BaseError::Machine(_)
         | BaseError::Io { .. } => None,
     }
+}
+
+/// What the registry's errors do not say themselves.
+fn pull_advice(reference: &str, error: &PullError) -> Option<String> {
+    match error {
+        PullError::NotThere(_) => Some(format!("fetch it with: msb pull {reference} --policy if-missing")),
+        PullError::Store(image::store::StoreError::Busy(_)) => {
+            Some("wait until the other msb is done with it".to_owned())
+        }
+        PullError::Registry(_)
+        | PullError::Store(_)
+        | PullError::Layer(_)
+        | PullError::Unpack(_)
+        | PullError::Lost => None,
+    }
+}
+
+fn load_advice(error: &LoadError) -> Option<String> {
+    match error {
+        LoadError::Archive(ArchiveError::NoReference) => Some("name it with --reference NAME".to_owned()),
+        LoadError::Archive(ArchiveError::Several(_)) => Some("leave --reference out".to_owned()),
+        LoadError::Archive(ArchiveError::Unknown(_)) => {
+            Some("a root file system as a tar is loaded with --reference NAME --rootfs".to_owned())
+        }
+        LoadError::Archive(_) | LoadError::Unpack(..) => None,
+    }
+}
+
+/// Returns the directory in which things are kept, made for this user alone where it is missing.
+pub(crate) fn made_home(named: HomeArgs) -> Result<PathBuf, Failure> {
+    let home = home(named)?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home);
+    made.map_err(|source| Failure::Home { home: home.clone(), source })?;
+    Ok(home)
 }
 
 /// Returns the directory in which things are kept.

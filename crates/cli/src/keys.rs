@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `msb server keygen`, `keys` and `revoke`: they work on the home alone, whether a server runs or not.
 
-use std::io::Write;
-
-use jiff::Timestamp;
 use serde::Serialize;
 use server::{KeyInfo, KeyState, Keys, KeysError, Revoked, scope_text};
 
 use crate::args::{HomeArgs, KeygenArgs, KeysArgs, RevokeArgs};
 use crate::failure::{self, Failure};
+use crate::output::{print, print_json, table, time};
 
 /// Makes a key and prints it.
 pub(crate) fn make(arguments: KeygenArgs) -> Result<(), Failure> {
@@ -29,12 +27,13 @@ pub(crate) fn list(arguments: KeysArgs) -> Result<(), Failure> {
     let keys = open(arguments.home)?.list().map_err(Failure::Keys)?;
     let rows: Vec<Row> = keys.iter().map(Row::of).collect();
     if json {
-        return print(&serde_json::to_string_pretty(&rows).expect("rows of texts are JSON"));
+        return print_json(&rows);
     }
     if rows.is_empty() {
         return print("no keys yet: make one with: msb server keygen");
     }
-    print(&table(&rows))
+    let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+    print(&table(COLUMNS, &cells))
 }
 
 /// Revokes a key.
@@ -91,42 +90,9 @@ impl Row {
 
 const COLUMNS: [&str; 6] = ["ID", "NAMESPACE", "MADE", "EXPIRES", "LAST USED", "STATE"];
 
-/// Writes rows below each other, each column as wide as its widest cell.
-fn table(rows: &[Row]) -> String {
-    let lines: Vec<[&str; COLUMNS.len()]> =
-        std::iter::once(COLUMNS).chain(rows.iter().map(Row::cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let written = lines.iter().map(|line| {
-        let cells: Vec<String> =
-            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    written.collect::<Vec<String>>().join("\n")
-}
-
-/// Writes unix seconds as RFC 3339, in UTC.
-fn time(seconds: i64) -> String {
-    // Beyond the year 9999 only a store that somebody else wrote can be.
-    Timestamp::from_second(seconds)
-        .map_or_else(|_| format!("{seconds} s after 1970"), |time| time.to_string())
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::system("write to standard output"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_in_utc() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(1_700_000_000), "2023-11-14T22:13:20Z");
-        assert_eq!(time(i64::MAX), "9223372036854775807 s after 1970");
-    }
 
     #[test]
     fn a_table_has_aligned_columns() {
@@ -143,6 +109,7 @@ mod tests {
 ID                NAMESPACE       MADE                  EXPIRES               LAST USED             STATE
 00000000000000aa  *               1970-01-01T00:00:00Z  1970-01-01T00:00:01Z  never                 active
 00000000000000aa  a-longer-space  1970-01-01T00:00:00Z  1970-01-01T00:00:01Z  1970-01-01T00:00:02Z  active";
-        assert_eq!(table(&[row("*", None), row("a-longer-space", Some(2))]), expected);
+        let rows = [row("*", None), row("a-longer-space", Some(2))];
+        assert_eq!(table(COLUMNS, &rows.each_ref().map(Row::cells)), expected);
     }
 }

@@ -4,16 +4,21 @@
 mod args;
 mod base;
 mod failure;
-mod image;
+mod images;
+mod interrupt;
 mod keys;
+mod logins;
+mod output;
 mod programs;
+mod pull;
+mod registry;
 mod start;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command, ImageCommand, ServerCommand};
+use crate::args::{Args, Command, ImageCommand, RegistryCommand, ServerCommand};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -24,7 +29,21 @@ fn main() -> ExitCode {
             ServerCommand::Keys(arguments) => keys::list(arguments),
             ServerCommand::Revoke(arguments) => keys::revoke(arguments),
         },
-        Command::Image { command: ImageCommand::BuildBase(arguments) } => image::build_base(arguments),
+        Command::Pull(arguments) => pull::run(arguments),
+        Command::Image { command } => match command {
+            ImageCommand::Ls(arguments) => images::shown::list(arguments),
+            ImageCommand::Inspect(arguments) => images::shown::inspect(arguments),
+            ImageCommand::Rm(arguments) => images::removed::remove(arguments),
+            ImageCommand::Prune(arguments) => images::removed::prune(arguments),
+            ImageCommand::Save(arguments) => images::archive::save(arguments),
+            ImageCommand::Load(arguments) => images::archive::load(arguments),
+            ImageCommand::BuildBase(arguments) => images::built::build_base(arguments),
+        },
+        Command::Registry { command } => match command {
+            RegistryCommand::Login(arguments) => logins::login(arguments),
+            RegistryCommand::Logout(arguments) => logins::logout(arguments),
+            RegistryCommand::Ls(arguments) => logins::list(arguments),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -296,8 +296,29 @@ impl<F: Fn(u64) + Send + Sync> BlobSink for Sink<'_, F> {
     }
 }
 
+/// Unpacks the layers of an image whose blobs are in the store, so that it is ready to use.
+///
+/// # Errors
+/// [`PullError`]; layers that were unpacked until then stay.
+pub fn unpack_image(store: &Store, image: &ImageRecord) -> Result<(), PullError> {
+    let bytes = store.read_blob(&store.descriptor_of(&image.manifest_digest)?)?;
+    let unreadable = |error: oci_spec::OciSpecError| StoreError::Unreadable {
+        what: image.manifest_digest.to_string(),
+        why: error.to_string(),
+    };
+    let manifest = ImageManifest::from_reader(bytes.as_slice()).map_err(unreadable)?;
+    let mut budget = Budget::for_image();
+    for (blob, layer) in manifest.layers().iter().zip(&image.layers) {
+        unpack_layer(store, blob, layer, &mut budget)?;
+    }
+    Ok(())
+}
+
 /// Unpacks a layer whose blob is in the store, unless it is.
-pub(crate) fn unpack_layer(
+///
+/// # Errors
+/// [`PullError`]; then nothing is left of the layer.
+pub fn unpack_layer(
     store: &Store,
     blob: &Descriptor,
     layer: &LayerRecord,

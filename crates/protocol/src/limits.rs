@@ -372,3 +372,6 @@ pub const BASE_LINE_BYTES_MAX: usize = 512;
 pub const BASE_LINES_QUOTED_MAX: usize = 15;
 /// Most bytes of such a program's answer that are kept.
 pub const BASE_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Longest line that `msb registry login` takes for a password, in bytes; tokens of registries have a few thousand.
+pub const PASSWORD_BYTES_MAX: u64 = 64 * 1024;

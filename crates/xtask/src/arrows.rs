@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["protocol", "jail", "sys"]),
     ("agent", &["protocol", "sys"]),
     ("server", &["protocol", "runtime", "image"]),
-    ("cli", &["protocol", "server"]),
+    ("cli", &["protocol", "server", "image"]),
     ("xtask", &[]),
 ];
 

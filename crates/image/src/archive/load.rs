@@ -52,6 +52,7 @@ pub struct Loaded {
     /// The images.
     pub images: Vec<ImageRecord>,
     held: Store,
+    added: Vec<Digest>,
 }
 
 impl Loaded {
@@ -65,6 +66,16 @@ impl Loaded {
         }
         Ok(self.images)
     }
+
+    /// Removes what was added for images that turned out to be of no use.
+    ///
+    /// # Errors
+    /// What the disk says; what is left then goes with the next prune.
+    pub fn take_back(self) -> Result<(), StoreError> {
+        let store = self.held.without_holding();
+        drop(self.held);
+        store.take_back(&self.added)
+    }
 }
 
 /// Loads the images of an archive into the store.
@@ -76,7 +87,7 @@ pub fn load(store: &Store, source: Source<'_>, options: &LoadOptions<'_>) -> Res
     let result = opened(store, source).and_then(|archive| images(&mut intake, archive, options));
     let Intake { store: held, added } = intake;
     match result {
-        Ok(images) => Ok(Loaded { images, held }),
+        Ok(images) => Ok(Loaded { images, held, added }),
         Err(error) => {
             drop(held);
             // What cannot be removed now goes with the next prune: the first failure is what is told.

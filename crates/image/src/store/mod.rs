@@ -158,6 +158,11 @@ impl Store {
         Ok(Store { inner: self.inner.clone(), held: Some(Arc::new(self.empty_lease()?)) })
     }
 
+    /// Returns a handle that holds on to nothing.
+    pub(crate) fn without_holding(&self) -> Store {
+        Store { inner: self.inner.clone(), held: None }
+    }
+
     /// Takes the store's lock for one step.
     fn lock(&self, hold: Hold) -> Result<StoreLock, StoreError> {
         lock::of_store(&self.inner.root, hold)
