@@ -15,6 +15,7 @@ pub(crate) use crate::args::images::{
     RegistryCommand, RemoveArgs, SaveArgs,
 };
 use crate::base::{EPOCH, Kind, Mirror, Suite};
+use crate::registry::RegistryArgs;
 
 /// Runs untrusted code in sandboxes on this machine.
 #[derive(Debug, Parser)]
@@ -151,6 +152,9 @@ pub(crate) struct StartArgs {
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
+
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
 
     /// Name by which clients may call the server beside its addresses, such as that of a reverse proxy in front of it
     /// (can be given several times)

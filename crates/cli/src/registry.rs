@@ -68,6 +68,11 @@ impl Default for DefaultRegistryArgs {
 }
 
 impl DefaultRegistryArgs {
+    /// Says whether another registry than the default one was named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.registry != "docker.io"
+    }
+
     /// Reads the name of an image; returns it in full.
     pub(crate) fn reference(&self, name: &str) -> Result<Reference, Failure> {
         let config = RegistryConfig { default_registry: self.registry.clone(), ..RegistryConfig::default() };

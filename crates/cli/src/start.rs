@@ -26,6 +26,8 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
     }
     log_to_standard_error();
     let home = failure::home(arguments.home)?;
+    let defaults_from_registry = arguments.registries.default.is_named();
+    let registries = arguments.registries.config(&home)?;
     let settings = Settings {
         access: if arguments.dev { Access::Open } else { keys(&home)? },
         allowed_hosts: arguments.allowed_host,
@@ -33,8 +35,8 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         programs: programs::find()?,
         allow_host_image: arguments.allow_host_image || arguments.dev,
         allowed_rootfs: arguments.allow_rootfs,
-        registries: image::registry::RegistryConfig::default(),
-        defaults_from_registry: false,
+        defaults_from_registry,
+        registries,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -219,10 +219,18 @@ impl Images {
     }
 
     async fn default_image(&self, name: &ImageName, policy: PullPolicy) -> Result<Found, ImageError> {
-        let reference = self.reference(&name.to_string())?;
-        let policy = if self.shared.defaults_from_registry { policy } else { PullPolicy::Never };
-        match self.pulled(&reference, policy).await {
-            Err(ImageError::Pull(error)) if matches!(*error, PullError::NotThere(_)) => self.own(name).await,
+        // Under this reference they are loaded and built, whichever registry is asked for other names.
+        let local = Reference::parse(&name.to_string(), &RegistryConfig::default())?;
+        let found = match self.pulled(&local, PullPolicy::Never).await {
+            Err(ImageError::Pull(error)) if matches!(*error, PullError::NotThere(_)) => {
+                if !self.shared.defaults_from_registry {
+                    return self.own(name).await;
+                }
+                self.pulled(&self.reference(&name.to_string())?, policy).await
+            }
+            found => found,
+        };
+        match found {
             // Whoever allows this machine's own wants to go on without a registry.
             Err(error) if self.shared.own.allows_host() => {
                 tracing::warn!(%error, image = %name, "this machine's own image is taken");
