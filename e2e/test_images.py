@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from microsandbox import PythonSandbox
 
-from host import Server
+from conftest import Wire
+from host import PROGRAMS, Server
 
 TOOLS = ("sh", "cat", "ls", "id")
 
@@ -69,6 +70,49 @@ async def test_a_language_that_the_image_lacks_is_named(rootfs_server: Server, i
         with pytest.raises(RuntimeError, match="python3"):
             await sandbox.run("1")
         assert (await sandbox.command.run("cat", ["/motd"])).success
+
+
+async def test_a_working_directory_that_the_image_lacks_is_made(
+    rootfs_server: Server, images: Path, wire: Wire, name: str
+) -> None:
+    image = images / "allowed" / "small"
+    own = Wire(rootfs_server.url, wire.session)
+    config = {"image": str(image), "workdir": "/made/for/me"}
+    await own.result("sandbox.start", sandbox=name, config=config)
+    result = await own.result("sandbox.command.run", sandbox=name, command="sh", args=["-c", "pwd; ls -ldn ."])
+    first, second = (line["text"] for line in result["output"])
+    assert first == "/made/for/me"
+    assert second.startswith("drwxr-xr-x 2 0 0 "), second
+    await own.result("sandbox.stop", sandbox=name)
+    assert not (image / "made").exists()
+    answer = await own.call(
+        "sandbox.start", {"sandbox": name, "namespace": "default", "config": {**config, "workdir": "/motd/x"}}
+    )
+    assert answer.status == 500
+    assert "/motd/x" in answer.text
+    assert "a file is in the way" in answer.text
+
+
+async def test_an_image_of_one_static_program_runs_it(rootfs_server: Server, images: Path) -> None:
+    image = images / "allowed" / "distroless"
+    image.mkdir()
+    shutil.copy(PROGRAMS / "msb-agent", image / "app")
+    async with PythonSandbox.create(server_url=rootfs_server.url, image=str(image)) as sandbox:
+        result = await sandbox.command.run("/app", ["--version"])
+        assert (await result.output()).startswith("msb-agent "), await result.error()
+        with pytest.raises(RuntimeError, match=r"command not found: 'sh' is not in PATH"):
+            await sandbox.command.run("sh", ["-c", "true"])
+        with pytest.raises(RuntimeError, match=r"no python3 .* use an image with Python, such as microsandbox/python"):
+            await sandbox.run("1")
+
+
+async def test_a_program_whose_loader_the_image_lacks_says_so(rootfs_server: Server, images: Path) -> None:
+    image = images / "allowed" / "foreign"
+    image.mkdir()
+    shutil.copy("/usr/bin/true", image / "app")
+    async with PythonSandbox.create(server_url=rootfs_server.url, image=str(image)) as sandbox:
+        with pytest.raises(RuntimeError, match=r"'/app' asks for '/lib\S+', which is not in this image"):
+            await sandbox.command.run("/app")
 
 
 @pytest.mark.parametrize(

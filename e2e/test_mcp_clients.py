@@ -14,7 +14,17 @@ import pytest
 
 from host import TARGET, Server
 
-TOOLS = ["sandbox_start", "sandbox_stop", "sandbox_run_code", "sandbox_run_command", "sandbox_get_metrics"]
+TOOLS = [
+    "sandbox_start",
+    "sandbox_stop",
+    "sandbox_run_code",
+    "sandbox_run_command",
+    "sandbox_get_metrics",
+    "image_pull",
+    "image_list",
+    "image_inspect",
+    "image_remove",
+]
 
 
 def client_python(version: str) -> Path:

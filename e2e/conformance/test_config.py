@@ -121,7 +121,7 @@ async def test_a_shell_is_the_images(unstarted: Guest) -> None:
 )
 async def test_what_has_no_effect_over_the_wire(unstarted: Guest, key: str, value: object) -> None:
     said = await unstarted.start(**{key: value})
-    assert said == f"Sandbox {unstarted.name} started successfully"
+    assert said.startswith(f"Sandbox {unstarted.name} started successfully")
     assert out(await unstarted.run("1")) == "1"
 
 

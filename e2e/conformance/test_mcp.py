@@ -125,7 +125,7 @@ async def test_the_configuration_is_described(wire: Wire) -> None:
 @row("tools in use")
 async def test_the_tools_in_use(wire: Wire, name: str) -> None:
     guest = Guest(wire, name)
-    assert await used(guest, "sandbox_start", config=PYTHON) == f"Sandbox {name} started successfully"
+    assert (await used(guest, "sandbox_start", config=PYTHON)).startswith(f"Sandbox {name} started successfully")
     result = await used(guest, "sandbox_run_code", code="print(6 * 7)", language="python")
     assert (result["status"], out(result)) == ("success", "42")
     assert out(await used(guest, "sandbox_run_code", code="6 * 7", language="nodejs")) == "42"

@@ -264,7 +264,7 @@ mod tests {
             (["--suite", "Bookworm"], "bookworm or trixie"),
             (["--mirror", "mirror.example"], "http://"),
             (["--mirror", "http://a/ [trusted=yes]"], "no spaces"),
-            (["--epoch", "soon"], "--epoch"),
+            (["--epoch", "now"], "--epoch"),
         ] {
             let said = build_base(&[&["python", "-o", "a.tar"], &wrong[..]].concat()).unwrap_err();
             assert!(said.contains(says), "{said}");

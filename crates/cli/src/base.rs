@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! INTO/.msb-base-XXXXXX/     the staging directory, locked while its maker lives, gone with the `BaseImage`
+//!   finish.sh                takes what this machine left out of the new root
 //!   apt.conf                 this machine's settings of apt, for the time of the build
 //!   build.sources            where packages come from, for the time of the build
 //!   image.sources            where they come from inside of the image: Debian's own mirrors
@@ -160,6 +161,7 @@ async fn build_in(
     let recipe = Recipe::new(request, staging.path());
     let write = |path: PathBuf, text: &str| fs::write(path, text).map_err(BaseError::io("write a recipe"));
     write(recipe.apt_conf(), &machine.apt_conf)?;
+    write(recipe.finish(), include_str!("base/finish.sh"))?;
     write(recipe.build_sources(), &machine.sources.deb822())?;
     write(recipe.image_sources(), &recipe::official(&request.suite).deb822())?;
     if request.kind == Kind::Node {

@@ -33,6 +33,8 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         programs: programs::find()?,
         allow_host_image: arguments.allow_host_image || arguments.dev,
         allowed_rootfs: arguments.allow_rootfs,
+        registries: image::registry::RegistryConfig::default(),
+        defaults_from_registry: false,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

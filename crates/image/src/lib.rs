@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod directory;
 pub mod host;
+pub mod images;
 pub mod name;
 pub mod pull;
 pub mod reference;
@@ -16,6 +17,7 @@ pub mod resolver;
 pub mod store;
 pub mod unpack;
 
+pub use images::{Found, ImageError, Images, Source};
 pub use name::{ImageName, NameError};
 pub use resolver::{Allowed, ResolveError, Resolver};
 

@@ -73,6 +73,11 @@ impl Resolver {
         Ok(Resolver { images: home.join("images"), allowed, host: Mutex::default() })
     }
 
+    /// Says whether this machine's own programs may be an image.
+    pub(crate) fn allows_host(&self) -> bool {
+        self.allowed.host
+    }
+
     /// Returns the rootfs of a name. Reads the disk: not for an async thread, the first time for the host image.
     ///
     /// # Errors

@@ -17,10 +17,12 @@ use crate::params::{Params, ParamsError};
 use crate::requests::Parameters;
 
 pub use crate::requests::{
-    Command, Config, Discover, Metrics, NamedLanguage, Run, Scope, Start, Stop, Target,
+    Command, Config, Discover, ImagePull, InspectImage, ListImages, Metrics, NamedLanguage, Pull,
+    RemoveImage, Run, Scope, Start, Stop, Target,
 };
 pub use crate::results::{
-    CommandResult, Document, MetricsResult, OutputLine, RunResult, RunStatus, SandboxMetrics, Stream, Text,
+    CommandResult, Document, ImageDetails, ImageInfo, ImageList, ImageRemoved, MetricsResult, OutputLine,
+    RunResult, RunStatus, SandboxMetrics, Stream, Text,
 };
 
 /// One row of the table of methods.
@@ -34,8 +36,8 @@ pub struct Method {
     pub tool: Option<&'static str>,
     /// What it does to sandboxes.
     pub effect: Effect,
-    /// What it is, for readers: the first paragraph is a summary.
-    pub description: &'static str,
+    /// What it is, as it stands in the table.
+    description: &'static str,
     /// Makes the JSON Schema of its parameters: one object, nothing referred to.
     pub params: fn() -> Schema,
     /// Makes the JSON Schema of its result.
@@ -138,6 +140,32 @@ methods! {
         name: "sandbox.metrics.get", older: ["sandbox.getStatus"], tool: Some("sandbox_get_metrics"), effect: Reads,
     }
 
+    /// Pulls an image into the server's store.
+    ///
+    /// Starting a sandbox pulls its image too; this does it ahead. What is there already is not pulled again, unless
+    /// that is asked for.
+    PullImage(ImagePull) -> ImageInfo { name: "image.pull", older: [], tool: Some("image_pull"), effect: Adds }
+
+    /// Lists the images of the server's store.
+    ///
+    /// For keys that are not held to one namespace.
+    ListImages(ListImages) -> ImageList { name: "image.list", older: [], tool: Some("image_list"), effect: Reads }
+
+    /// Tells what an image of the server's store consists of and asks for.
+    ///
+    /// For keys that are not held to one namespace.
+    InspectImage(InspectImage) -> ImageDetails {
+        name: "image.inspect", older: [], tool: Some("image_inspect"), effect: Reads,
+    }
+
+    /// Removes an image from the server's store.
+    ///
+    /// Sandboxes that use it go on; its layers go when the last of them does. For keys that are not held to one
+    /// namespace.
+    RemoveImage(RemoveImage) -> ImageRemoved {
+        name: "image.remove", older: [], tool: Some("image_remove"), effect: Removes,
+    }
+
     /// Describes this API as an OpenRPC document.
     Discover(Discover) -> Document { name: "rpc.discover", older: [], tool: None, effect: Reads }
 }
@@ -168,6 +196,11 @@ pub fn parse(method: &str, params: &Value) -> Result<Call, ParseError> {
 }
 
 impl Method {
+    /// Returns what it is, for readers: the first paragraph is a summary.
+    pub fn text(&self) -> String {
+        self.description.trim().lines().map(str::trim).collect::<Vec<&str>>().join("\n")
+    }
+
     /// Returns what it does, in one sentence.
     pub fn summary(&self) -> &'static str {
         self.description.trim().lines().next().unwrap_or_default().trim()

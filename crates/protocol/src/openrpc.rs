@@ -54,7 +54,7 @@ fn describe(method: &Method) -> Value {
     let mut described = json!({
         "name": method.name,
         "summary": method.summary(),
-        "description": method.description.trim(),
+        "description": method.text(),
         "paramStructure": "by-name",
         "params": params,
         "result": {"name": "result", "schema": (method.result)()},

@@ -62,6 +62,8 @@ pub struct Start {
 pub struct Config {
     /// The image's name, such as microsandbox/python or microsandbox/node.
     pub image: Option<String>,
+    /// When the registry is asked for the image; if it is missing here, where nothing is said.
+    pub pull: Option<Pull>,
     /// Memory in MiB.
     #[schemars(range(min = 1))]
     pub memory: Option<u32>,
@@ -82,6 +84,17 @@ pub struct Config {
     pub envs: Vec<(String, String)>,
     /// The absolute path of the directory in which kernels and commands start.
     pub workdir: Option<String>,
+}
+
+/// When a registry is asked for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// Each time: a tag may mean something else by now.
+    Always,
+    /// When the image is not in the store.
+    IfMissing,
+    /// Never.
+    Never,
 }
 
 /// Parameters of `sandbox.stop`.
@@ -144,6 +157,35 @@ pub struct Metrics {
     pub sandbox: Option<SandboxName>,
 }
 
+/// Parameters of `image.pull`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct ImagePull {
+    /// The image's reference, such as debian:12.
+    pub image: String,
+    /// When the registry is asked for it; if it is missing here, where nothing is said.
+    pub pull: Option<Pull>,
+    /// How long to wait, in milliseconds; the pull goes on after that. At most a day.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Parameters of `image.list`: none.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct ListImages {}
+
+/// Parameters of `image.inspect`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct InspectImage {
+    /// The image's reference, or the beginning of its digest.
+    pub image: String,
+}
+
+/// Parameters of `image.remove`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct RemoveImage {
+    /// The image's reference, or the beginning of its digest.
+    pub image: String,
+}
+
 /// Parameters of `rpc.discover`: none.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct Discover {}
@@ -178,6 +220,7 @@ impl Config {
     fn read(config: &Params<'_>) -> Result<Config, ParseError> {
         Ok(Config {
             image: config.optional_text("image")?.map(str::to_owned),
+            pull: config.optional_text("pull")?.map(|word| Pull::read(config, word)).transpose()?,
             memory: config.optional_whole("memory", 1, u32::MAX)?,
             cpus: config.optional_whole("cpus", 1, 255)?,
             cpu_millis: config.optional_whole("cpu_millis", 10, 255_000)?,
@@ -191,6 +234,32 @@ impl Config {
     /// Returns the processors that were asked for, in thousandths of one.
     pub fn wanted_cpu_millis(&self) -> Option<u32> {
         self.cpu_millis.or(self.cpus.map(|cpus| cpus.saturating_mul(1000)))
+    }
+}
+
+/// The words for when a registry is asked.
+const PULLS: [(&str, Pull); 3] =
+    [("always", Pull::Always), ("if-missing", Pull::IfMissing), ("never", Pull::Never)];
+
+impl Pull {
+    fn read(config: &Params<'_>, word: &str) -> Result<Pull, ParseError> {
+        let found = PULLS.iter().find(|(known, _)| *known == word);
+        let (_, pull) = found.ok_or_else(|| ParamsError::Unknown {
+            key: config.path("pull"),
+            found: word.chars().take(64).collect(),
+            allowed: PULLS.map(|(word, _)| word).join(", "),
+        })?;
+        Ok(*pull)
+    }
+}
+
+impl JsonSchema for Pull {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pull".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        schemars::json_schema!({"type": "string", "enum": PULLS.map(|(word, _)| word)})
     }
 }
 
@@ -277,6 +346,61 @@ impl Parameters for Metrics {
 
     fn scope(&self) -> Option<Scope> {
         Some(self.scope.clone())
+    }
+}
+
+const IMAGE_NEEDED: Option<&'static str> = Some("Request parameters must be an object containing 'image'");
+
+impl Parameters for ImagePull {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<ImagePull, ParseError> {
+        Ok(ImagePull {
+            image: params.text("image")?.to_owned(),
+            pull: params.optional_text("pull")?.map(|word| Pull::read(params, word)).transpose()?,
+            timeout_ms: params.optional_milliseconds("timeout_ms")?,
+        })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        None
+    }
+}
+
+impl Parameters for ListImages {
+    const NO_OBJECT: Option<&'static str> = None;
+
+    fn read(_: &Params<'_>) -> Result<ListImages, ParseError> {
+        Ok(ListImages {})
+    }
+
+    /// The store is everybody's: who is held to one namespace does not learn what others use.
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
+    }
+}
+
+impl Parameters for InspectImage {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<InspectImage, ParseError> {
+        Ok(InspectImage { image: params.text("image")?.to_owned() })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
+    }
+}
+
+impl Parameters for RemoveImage {
+    const NO_OBJECT: Option<&'static str> = IMAGE_NEEDED;
+
+    fn read(params: &Params<'_>) -> Result<RemoveImage, ParseError> {
+        Ok(RemoveImage { image: params.text("image")?.to_owned() })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(Scope::All)
     }
 }
 

@@ -125,6 +125,61 @@ pub struct SandboxMetrics {
     pub disk_usage: Option<u64>,
 }
 
+/// An image of the server's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageInfo {
+    /// Its reference, in full.
+    pub reference: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// What it is for, as `os/architecture`.
+    pub platform: String,
+    /// Bytes of the image as it was sent.
+    pub size: u64,
+    /// How many layers it has.
+    pub layers: usize,
+    /// When it was pulled or loaded, in seconds since 1970.
+    pub pulled: u64,
+}
+
+/// Result of `image.list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageList {
+    /// One entry for each reference.
+    pub images: Vec<ImageInfo>,
+}
+
+/// Result of `image.inspect`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageDetails {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub info: ImageInfo,
+    /// The digests of its layers as they are sent, lowest first.
+    pub layer_digests: Vec<String>,
+    /// The environment of programs in it, as `NAME=value`.
+    pub envs: Vec<String>,
+    /// The directory in which they start.
+    pub workdir: Option<String>,
+    /// The user that they are.
+    pub user: Option<String>,
+    /// What Docker would start, and sandboxes do not.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, or what Docker would start without one.
+    pub command: Vec<String>,
+}
+
+/// Result of `image.remove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageRemoved {
+    /// The reference that means nothing any more.
+    pub reference: String,
+    /// Whether somebody uses the image still, so that its layers stay until then.
+    pub in_use: bool,
+    /// Bytes of the disk that became free.
+    pub freed: u64,
+}
+
 fn is_false(value: &bool) -> bool {
     !*value
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use image::Resolver;
+use image::Images;
 use protocol::limits::{DISK_SCANS_MAX, SANDBOXES_MAX};
 use runtime::Backend;
 use tokio::sync::Semaphore;
@@ -35,7 +35,7 @@ pub struct App {
 #[derive(Debug)]
 struct Shared {
     registry: Registry,
-    images: Resolver,
+    images: Images,
     host: Host,
     access: Access,
     disk_scans: Arc<Semaphore>,
@@ -46,14 +46,14 @@ struct Shared {
 
 impl App {
     /// Puts one together.
-    pub fn new(backend: Arc<dyn Backend>, images: Resolver, host: Host, access: Access) -> App {
+    pub fn new(backend: Arc<dyn Backend>, images: Images, host: Host, access: Access) -> App {
         App::with_capacity(backend, images, host, access, SANDBOXES_MAX)
     }
 
     /// Puts one together that runs at most `sandboxes_max` sandboxes at once.
     pub fn with_capacity(
         backend: Arc<dyn Backend>,
-        images: Resolver,
+        images: Images,
         host: Host,
         access: Access,
         sandboxes_max: usize,
@@ -84,7 +84,7 @@ impl App {
         &self.shared.registry
     }
 
-    pub(crate) fn images(&self) -> &Resolver {
+    pub(crate) fn images(&self) -> &Images {
         &self.shared.images
     }
 

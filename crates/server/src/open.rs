@@ -5,7 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use image::{Allowed, ImageName, ResolveError, Resolver};
+use image::registry::RegistryConfig;
+use image::{Allowed, Images, ResolveError};
 use runtime::container::{self, ContainerBackend};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -30,6 +31,10 @@ pub struct Settings {
     pub allow_host_image: bool,
     /// Directories whose subdirectories may be used as images.
     pub allowed_rootfs: Vec<PathBuf>,
+    /// The registries that images are pulled from.
+    pub registries: RegistryConfig,
+    /// Whether the two default images are looked for in the default registry too.
+    pub defaults_from_registry: bool,
 }
 
 /// Where the helper programs are.
@@ -60,9 +65,9 @@ pub enum OpenError {
     /// The walls cannot be built here.
     #[error("cannot build sandboxes on this machine")]
     Backend(#[from] container::OpenError),
-    /// A directory cannot be allowed for images.
-    #[error("cannot allow images in a directory")]
-    Rootfs(#[source] io::Error),
+    /// The images cannot be used.
+    #[error(transparent)]
+    Images(#[from] image::images::OpenError),
     /// The host image cannot be built.
     #[error(transparent)]
     HostImage(#[from] ResolveError),
@@ -83,10 +88,11 @@ impl Server {
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
         let backend = ContainerBackend::open(home.path(), container::Programs { jail, agent })?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
-        let images = Resolver::new(home.path(), allowed).map_err(OpenError::Rootfs)?;
+        let images =
+            Images::open(home.path(), allowed, settings.registries, settings.defaults_from_registry)?;
         if settings.allow_host_image {
             // Built now: a machine that cannot be an image says so before anybody asks, and no request waits for it.
-            images.resolve(&ImageName::Python)?;
+            images.prepare_host()?;
         }
         let app = App::new(Arc::new(backend), images, host, settings.access);
         let app = app.allow_hosts(settings.allowed_hosts);

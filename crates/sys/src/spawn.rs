@@ -383,13 +383,14 @@ fn prefer_for_oom() {
 ///
 /// The kernel's own calls, because those of the C library speak with threads that a forked child does not have. From
 /// here to the exec this copy of the caller belongs to that user, who still cannot read or trace it: a change of ids
-/// leaves a process undumpable until it executes a program (`prctl(2)`, PR_SET_DUMPABLE).
+/// makes a process undumpable (`prctl(2)`, PR_SET_DUMPABLE), and where a host has switched that off, we do.
 fn become_user(ids: &Ids) -> bool {
     // SAFETY: the slice of groups is alive and as long as said; the other calls take integers only.
     unsafe {
         libc::syscall(libc::SYS_setgroups, ids.groups.len(), ids.groups.as_ptr()) == 0
             && libc::syscall(libc::SYS_setresgid, ids.group, ids.group, ids.group) == 0
             && libc::syscall(libc::SYS_setresuid, ids.user, ids.user, ids.user) == 0
+            && libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
     }
 }
 

@@ -81,6 +81,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/unshare"),
     },
     Package {
+        name: "busybox-static",
+        why: "the programs of the small images that tests make",
+        is_there: || exists("/bin/busybox"),
+    },
+    Package {
         name: "docker-registry",
         why: "tests pull images from a real registry",
         is_there: || answers("docker-registry", &["--version"]),

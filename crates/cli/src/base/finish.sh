@@ -9,25 +9,37 @@ find "$root/etc/apt/sources.list.d" "$root/etc/apt/auth.conf.d" -mindepth 1 -del
 sed '/^force-unsafe-io$/d' "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap" > "$root/etc/dpkg/dpkg.cfg.d/microsandbox"
 rm "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 
+# What apt fetched. mmdebstrap would ask apt to do it, and then it depends on this machine to whom the two directories
+# belong that are left.
+find "$root/var/lib/apt/lists" "$root/var/cache/apt" -mindepth 1 -delete
+install -d -m 755 -o 0 -g 0 "$root/var/cache/apt/archives"
+install -d -m 700 -o 0 -g 0 "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial"
+
 # Logs, and copies of what was before.
 find "$root/var/log" -type f -delete
 rm -f "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/etc/passwd- "$root"/etc/group- \
     "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/subuid- "$root"/etc/subgid-
-find "$root/tmp" "$root/var/tmp" "$root/root/.cache" -mindepth 1 -delete 2>/dev/null || true
+# mmdebstrap empties $root/tmp later: it has apt's configuration there.
+find "$root/var/tmp" -mindepth 1 -delete
+rm -rf "$root/root/.cache"
 
 # Compiled Python is taken for what its source says, without a look at the source or at any time (PEP 552). What was
-# compiled with SOURCE_DATE_EPOCH carries a hash of the source, and the flags 3: compare it. They become 1: do not.
+# compiled with SOURCE_DATE_EPOCH carries a hash of the source, and the flags 3: compare it. They become 1: do not. The
+# flags 0 mean a time instead of the hash, in what an import compiled on the way: it is compiled once more.
 if [ -x "$root/usr/bin/python3" ]; then
     chroot "$root" /usr/bin/python3 -B -I - <<'PYTHON'
+import importlib.util
 import pathlib
-import sys
+import py_compile
 
 for path in sorted(pathlib.Path("/usr").rglob("*.pyc")):
     content = bytearray(path.read_bytes())
-    flags = int.from_bytes(content[4:8], "little")
-    if flags == 0:
-        sys.exit(f"{path} was compiled with a time in it")
-    content[4:8] = (1).to_bytes(4, "little")
-    path.write_bytes(content)
+    if content[4:8] == bytes(4):
+        source = importlib.util.source_from_cache(str(path))
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(source, str(path), doraise=True, invalidation_mode=unchecked)
+    else:
+        content[4:8] = (1).to_bytes(4, "little")
+        path.write_bytes(content)
 PYTHON
 fi

@@ -19,7 +19,7 @@ impl Progress {
     pub(crate) const DONE: Progress = Progress { percent: 100, step: "done" };
 }
 
-/// What `mmdebstrap` says, and the step that begins with it. The shares are those of a build on a machine with two
+/// What `mmdebstrap` says, and the step that begins with it (what it skips was done by a script of ours just then). The shares are those of a build on a machine with two
 /// processors and a near mirror.
 const STEPS: [(&str, Progress); 7] = [
     ("running apt-get update", Progress { percent: 5, step: "fetching package lists" }),
@@ -27,7 +27,7 @@ const STEPS: [(&str, Progress); 7] = [
     ("extracting archives", Progress { percent: 30, step: "unpacking the base system" }),
     ("installing essential packages", Progress { percent: 35, step: "installing the base system" }),
     ("installing remaining packages", Progress { percent: 55, step: "installing packages" }),
-    ("cleaning package lists", Progress { percent: 88, step: "cleaning" }),
+    ("skipping cleanup/apt", Progress { percent: 88, step: "cleaning" }),
     ("creating tarball", Progress { percent: 92, step: "writing the archive" }),
 ];
 

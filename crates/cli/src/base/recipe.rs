@@ -188,6 +188,11 @@ impl<'a> Recipe<'a> {
         self.staging
     }
 
+    /// Returns the script that cleans the new root.
+    pub(crate) fn finish(&self) -> PathBuf {
+        self.staging.join("finish.sh")
+    }
+
     /// Returns where this machine's settings of apt are.
     pub(crate) fn apt_conf(&self) -> PathBuf {
         self.staging.join("apt.conf")
@@ -229,13 +234,15 @@ impl<'a> Recipe<'a> {
             "--format=tar".to_owned(),
             // Every sandbox has devices of its own.
             "--skip=output/dev".to_owned(),
+            // The script that is run last does it.
+            "--skip=cleanup/apt".to_owned(),
             // Without it, a whole Perl comes along for a step that is never taken.
             "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr".to_owned(),
             format!("--include={}", self.request.kind.packages()),
             format!("--aptopt={}", self.apt_conf().display()),
         ];
         arguments.extend(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
-        arguments.push(hook(include_str!("finish.sh").to_owned()));
+        arguments.push(hook(format!("sh {} \"$1\"", quoted(&self.finish()))));
         arguments.push(hook(format!(
             "upload {} /etc/apt/sources.list.d/debian.sources",
             quoted(&self.image_sources())

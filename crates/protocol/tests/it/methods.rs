@@ -68,9 +68,9 @@ fn every_parameter_that_is_described_is_read() {
 fn every_parameter_that_is_read_is_described() {
     let used = json!({
         "sandbox": "s", "namespace": "n", "language": "python", "code": "1", "timeout": 1, "timeout_ms": 1,
-        "command": "c", "args": ["a"],
+        "command": "c", "args": ["a"], "image": "i", "pull": "always",
         "config": {
-            "image": "i", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
+            "image": "i", "pull": "never", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
             "envs": ["A=b"], "workdir": "/w",
         },
     });
@@ -127,7 +127,12 @@ fn a_method_is_found_under_each_of_its_names() {
             assert_eq!(parse(older, &params).unwrap(), call);
         }
         let about = call.scope();
-        assert_eq!(about.is_none(), matches!(call, Call::Discover(_)), "{}", method.name);
+        assert_eq!(
+            about.is_none(),
+            matches!(call, Call::Discover(_) | Call::PullImage(_)),
+            "{}",
+            method.name
+        );
     }
     let all = parse("sandbox.metrics.get", &json!({"namespace": "*"})).unwrap();
     assert_eq!(all.scope(), Some(Scope::All));

@@ -116,12 +116,15 @@ async fn a_program_for_another_c_library_says_so() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs_err::set_permissions(image.join("script"), mode).unwrap();
     let sandbox = start(&host, &image, |spec| spec.envs = vec![("PATH".into(), "/bin:/".into())]).await;
-    for path in ["/program", "program", "/script"] {
+    for path in ["/program", "/script"] {
         let (end, _) = command(&sandbox, path, &[]).await;
         let message = not_started(end);
         assert!(message.contains("'/program' asks for '/lib"), "{message}");
         assert!(message.contains("which is not in this image") && message.contains("C library"), "{message}");
     }
+    let (end, _) = command(&sandbox, "program", &[]).await;
+    let message = not_started(end);
+    assert!(message.contains("cannot start 'program'") && message.contains("C library"), "{message}");
     let (end, _) = run(&sandbox, Language::Python, "1").await;
     let RunEnd::Unavailable { message } = end else { panic!("{end:?}") };
     assert!(message.contains("cannot start //python3") && message.contains("C library"), "{message}");

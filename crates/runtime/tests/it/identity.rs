@@ -52,12 +52,12 @@ async fn programs_are_the_user_of_the_image_with_its_groups_home_and_rights() {
     let sandbox = start(&host, |spec| spec.user = Some("app".into())).await;
     let script = "id -u; id -g; id -G; pwd; echo $HOME; echo ${USER-unset} ${LOGNAME-unset}; \
                   touch mine /tmp/mine && stat -c '%u %g' mine /tmp/mine; \
-                  echo out > /dev/stdout; echo err > /dev/stderr; echo fd > /proc/self/fd/1; cat < /dev/stdin";
+                  echo out > /dev/stdout; echo fd > /proc/self/fd/1; cat < /dev/stdin";
     let (end, said) = sh(&sandbox, script).await;
     assert_eq!(end, FINE, "{said}");
-    let expected =
-        "1000\n1001\n1001 10\n/home/app\n/home/app\nunset unset\n1000 1001\n1000 1001\nout\nerr\nfd\n";
+    let expected = "1000\n1001\n1001 10\n/home/app\n/home/app\nunset unset\n1000 1001\n1000 1001\nout\nfd\n";
     assert_eq!(said, expected);
+    assert_eq!(sh(&sandbox, "echo err > /dev/stderr").await, (FINE, "err\n".to_owned()));
     let (end, said) =
         sh(&sandbox, "echo x > /etc/passwd || cat /root/x || echo x > /usr/x || mkdir /new").await;
     assert!(end != FINE && said.contains("denied"), "{said}");
@@ -214,9 +214,13 @@ async fn programs_of_a_user_stay_in_their_cgroup_and_can_be_killed_by_the_agent(
     let host = host_with_users("groups");
     let sandbox = start(&host, |spec| spec.user = Some("app".into())).await;
     let root_sandbox = host.start().await;
-    let (_, of_user) = sh(&sandbox, "cat /proc/self/cgroup").await;
-    let (_, of_root) = sh(&root_sandbox, "cat /proc/self/cgroup").await;
-    assert_eq!(of_user, of_root);
+    let entered = async |sandbox| {
+        let (_, said) = sh(sandbox, "cat /proc/self/cgroup").await;
+        let (before, id) = said.split_once("microsandbox/").expect(&said);
+        let (key, rest) = id.split_once('/').unwrap();
+        format!("{before}{key}{}", &rest[16..])
+    };
+    assert_eq!(entered(&sandbox).await, entered(&root_sandbox).await);
     root_sandbox.stop().await.unwrap();
 
     let mut connection = sandbox.connect().await.unwrap();
@@ -267,26 +271,30 @@ async fn the_images_path_is_searched_and_its_loader_variables_reach_programs_alo
     let bin = host.home.join("root/opt/bin");
     fs_err::create_dir_all(&bin).unwrap();
     let script = "#!/bin/sh\necho \"${LD_PRELOAD-} $LD_LIBRARY_PATH $GLIBC_TUNABLES\"\n";
-    for (name, text) in [("own", script), ("python3", "#!/bin/sh\nexec /usr/bin/python3 \"$@\" only-mine\n")]
+    for (name, text) in [("own", script), ("python3", "#!/bin/sh\nWHOSE=mine exec /usr/bin/python3 \"$@\"\n")]
     {
         fs_err::write(bin.join(name), text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs_err::set_permissions(bin.join(name), mode).unwrap();
     }
+    let libraries = ["/usr/lib/x86_64-linux-gnu/libm.so.6", "/usr/lib64/libm.so.6"];
+    let library = libraries.into_iter().find(|path| Path::new(path).exists()).unwrap();
     let sandbox = start(&host, |spec| {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         spec.envs = vec![
             pair("PATH", "/opt/bin:/usr/bin"),
-            pair("LD_PRELOAD", "/opt/evil.so"),
+            pair("LD_PRELOAD", library),
             pair("LD_LIBRARY_PATH", "/opt/evil"),
             pair("GLIBC_TUNABLES", "glibc.malloc.check=3"),
         ];
     })
     .await;
     let (_, said) = sh(&sandbox, "own").await;
-    assert!(said.contains("/opt/evil.so /opt/evil glibc.malloc.check=3"), "{said}");
-    let (end, said) = run(&sandbox, Language::Python, "import sys; sys.argv[-1]").await;
-    assert_eq!((end, said.lines().last()), (RunEnd::Success, Some("'only-mine'")), "{said}");
+    assert!(said.contains(&format!("{library} /opt/evil glibc.malloc.check=3")), "{said}");
+    let (_, said) = sh(&sandbox, "grep -c libm.so /proc/self/maps").await;
+    assert_ne!(said, "0\n", "the library was not loaded into a program, so the test shows nothing");
+    let (end, said) = run(&sandbox, Language::Python, "import os; os.environ['WHOSE']").await;
+    assert_eq!((end, said.lines().last()), (RunEnd::Success, Some("'mine'")), "{said}");
 
     let group = groups_of(&host.home).into_iter().next().unwrap();
     let id =

@@ -2,12 +2,15 @@
 //! One file for each method: it checks what the parser could not, converts, delegates, and maps errors.
 
 mod command;
+mod images;
 mod metrics;
 mod run;
 mod start;
 mod stop;
 
-use protocol::calls::{Call, Discover, Document, METHODS, Outcome, OutputLine, ParseError, Target, parse};
+use protocol::calls::{
+    Call, Discover, Document, ListImages, METHODS, Outcome, OutputLine, ParseError, Target, parse,
+};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::QUOTED_CHARS_MAX;
 use protocol::openrpc::document;
@@ -61,6 +64,10 @@ pub(crate) async fn perform(app: &App, call: Call, room: &mut Room) -> Result<Ou
         Call::Run(run) => run::run(app, run, room).await.map(Outcome::Run),
         Call::Command(command) => command::command(app, command, room).await.map(Outcome::Command),
         Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
+        Call::PullImage(pull) => images::pull(app, pull).await.map(Outcome::PullImage),
+        Call::ListImages(ListImages {}) => images::list(app).await.map(Outcome::ListImages),
+        Call::InspectImage(inspect) => images::inspect(app, inspect).await.map(Outcome::InspectImage),
+        Call::RemoveImage(remove) => images::remove(app, remove).await.map(Outcome::RemoveImage),
         Call::Discover(Discover {}) => {
             room.add(DOCUMENT_BYTES);
             Ok(Outcome::Discover(Document(document())))
@@ -101,7 +108,7 @@ fn lines(output: Vec<OutputLine>) -> Value {
 
 /// Returns as much of a client's text as an error repeats.
 pub(crate) fn quoted(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(QUOTED_CHARS_MAX).collect()
+    text.chars().take(QUOTED_CHARS_MAX).collect()
 }
 
 fn plural(count: u64, word: &str) -> String {

@@ -4,16 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use image::{ImageName, ResolveError};
+use image::pull::{PullError, PullPolicy};
+use image::registry::RegistryError;
+use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
-use protocol::calls::{Config, Start, Target};
+use protocol::calls::{Config, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
 use crate::host::Host;
-use crate::sandbox::{Ending, Failure, StartRefused, Started, Wanted};
+use crate::sandbox::{Ending, Failure, Leased, StartRefused, Started, Wanted};
 
 pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
     let Start { target, config, timeout_ms } = start;
@@ -22,10 +24,12 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
     let starting = async {
         let wanted = wanted(app, &target, config, cpu_millis).await?;
         let started = app.registry().start(&target, wanted.as_ref()).await;
-        started.map_err(|refused| refused_start(&target, refused))
+        let started = started.map_err(|refused| refused_start(&target, refused))?;
+        Ok((started, wanted.and_then(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
-        Ok(started) => Ok(describe(&target, &started?, clamped)),
+        Ok(Ok((started, from))) => Ok(describe(&target, &started, from, clamped)),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(too_late(&target, deadline)),
     }
 }
@@ -50,14 +54,22 @@ async fn wanted(
     let image = ImageName::parse(&name).map_err(|error| {
         bad(format!("Invalid 'config.image' parameter for sandbox '{}': {error}", target.sandbox))
     })?;
+    let Found { rootfs, settings, from, lease } =
+        app.images().find(&image, policy(config.pull)).await.map_err(|error| no_image(&error, &name))?;
+    let mount = |mount: image::RootfsMount| RootfsMount { at: mount.at, lowers: mount.lowers };
+    let mut envs = settings.envs;
+    envs.extend(config.envs);
     let wanted = Wanted {
-        rootfs: resolve(app, &image, &name).await?,
+        rootfs: Rootfs { mounts: rootfs.mounts.into_iter().map(mount).collect() },
         prestart: language(&image),
         image: image.to_string(),
+        from: describe_source(&image, &from),
+        lease: Leased(lease.map(Arc::new)),
         memory_mib,
         cpu_millis,
-        envs: config.envs,
-        workdir: config.workdir,
+        envs,
+        workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
+        user: settings.user,
     };
     Ok(Some(Arc::new(wanted)))
 }
@@ -89,39 +101,97 @@ fn language(image: &ImageName) -> Option<Language> {
     }
 }
 
-async fn resolve(app: &App, image: &ImageName, name: &str) -> Result<Rootfs, ApiError> {
-    let found = match image {
-        // Known since the server started: nothing here waits for a disk.
-        ImageName::Python | ImageName::Node | ImageName::Other(_) => app.images().resolve(image),
-        ImageName::Directory(_) => {
-            let (app, image) = (app.clone(), image.clone());
-            let looking = tokio::task::spawn_blocking(move || app.images().resolve(&image));
-            looking.await.map_err(|_| ApiError::new(ErrorCode::Failed, "Looking for the image failed"))?
-        }
-    };
-    let mount = |mount: image::RootfsMount| RootfsMount { at: mount.at, lowers: mount.lowers };
-    found
-        .map(|rootfs| Rootfs { mounts: rootfs.mounts.into_iter().map(mount).collect() })
-        .map_err(|error| no_image(&error, name))
+/// Without a word of it, an image's programs start in `/`; what is no image has a home.
+fn workdir_of(from: &Source) -> Option<String> {
+    match from {
+        Source::Store { .. } => Some("/".to_owned()),
+        Source::Host | Source::Directory => None,
+    }
 }
 
-fn no_image(error: &ResolveError, name: &str) -> ApiError {
-    let remedy = error.remedy();
-    match error {
-        ResolveError::Unknown(_) | ResolveError::HostNotAllowed(_) | ResolveError::Directory(_) => {
-            ApiError::new(ErrorCode::NotFound, format!("Image not found: '{name}': {error}; {remedy}"))
+/// What helps when a registry does not give an image.
+const GET_IMAGE: &str = "name one that the registry has, such as microsandbox/python; on the server's machine, msb pull \
+     and msb image load bring one into the store, and --allow-rootfs DIR allows a directory";
+
+pub(super) fn policy(pull: Option<Pull>) -> PullPolicy {
+    match pull {
+        Some(Pull::Always) => PullPolicy::Always,
+        Some(Pull::Never) => PullPolicy::Never,
+        Some(Pull::IfMissing) | None => PullPolicy::IfMissing,
+    }
+}
+
+/// Says where one of the default images was found; of others the name says it.
+fn describe_source(image: &ImageName, from: &Source) -> Option<String> {
+    match (image, from) {
+        (ImageName::Python | ImageName::Node, Source::Host) => Some("this machine's own programs".to_owned()),
+        (ImageName::Python | ImageName::Node, Source::Store { reference, .. }) => {
+            Some(format!("{reference} of the image store"))
         }
-        ResolveError::Host(cause) => {
-            ApiError::new(ErrorCode::Failed, format!("Image '{name}' cannot be used: {error}"))
-                .cause(cause.to_string())
+        _ => None,
+    }
+}
+
+pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
+    let name = super::quoted(name);
+    let not_found = |why: &dyn std::fmt::Display| {
+        ApiError::new(ErrorCode::NotFound, format!("Image not found: '{name}': {why}"))
+    };
+    let failed = |why: &dyn std::fmt::Display| {
+        ApiError::new(ErrorCode::Failed, format!("Image '{name}' cannot be used: {why}"))
+    };
+    match error {
+        ImageError::Own(own) => {
+            let remedy = own.remedy();
+            match own {
+                ResolveError::Unknown(_) | ResolveError::HostNotAllowed(_) | ResolveError::Directory(_) => {
+                    not_found(&format!("{own}; {remedy}"))
+                }
+                ResolveError::Host(cause) => failed(own).detail(cause.to_string()),
+            }
+            .remedy(remedy)
+        }
+        ImageError::Reference(wrong) => {
+            ApiError::new(ErrorCode::BadParameters, format!("Invalid 'config.image' parameter: {wrong}"))
+        }
+        ImageError::Settings(_) => failed(error),
+        ImageError::Pull(pull) => match &**pull {
+            PullError::NotThere(_) => {
+                not_found(pull).remedy("let it be pulled, or run msb pull on the server's machine")
+            }
+            PullError::Registry(
+                registry @ (RegistryError::NotFound { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Unreachable { .. }),
+            ) => {
+                // In the text too, for clients that show nothing else.
+                let text = format!("it is not in the image store, and {registry}; {GET_IMAGE}");
+                not_found(&text).remedy(GET_IMAGE)
+            }
+            PullError::Registry(RegistryError::Sink { .. }) | PullError::Store(_) | PullError::Lost => {
+                failed(&"it could not be stored").detail(chain(pull.as_ref())).remedy(super::LOOK_INTO_LOG)
+            }
+            PullError::Registry(registry) => failed(registry),
+            PullError::Layer(_) | PullError::Unpack(_) => failed(&chain(pull.as_ref())),
+        },
+        ImageError::Store(_) | ImageError::Lost => {
+            failed(&"it could not be read").detail(chain(error)).remedy(super::LOOK_INTO_LOG)
         }
     }
-    .remedy(remedy)
+}
+
+/// Writes an error and all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }
 
 /// Says what became of a start. Published clients look for the words of the first sentence.
-fn describe(target: &Target, started: &Started, clamped: Option<Host>) -> String {
+fn describe(target: &Target, started: &Started, from: Option<String>, clamped: Option<Host>) -> String {
     let mut text = format!("Sandbox {} started successfully", target.sandbox);
+    if let Some(from) = from.filter(|_| !started.by_another) {
+        text.push_str(&format!(" (image: {from})"));
+    }
     if started.by_another && started.differs.is_empty() {
         text.push_str(" (it was running already)");
     } else if started.by_another {

@@ -128,7 +128,8 @@ fn told(head: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
-    use image::{Allowed, Resolver};
+    use image::registry::RegistryConfig;
+    use image::{Allowed, Images};
     use protocol::calls::Scope;
     use protocol::names::NamespaceName;
     use runtime::fake::Fake;
@@ -152,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_scoped_caller_reaches_its_own_namespace_and_is_told_so_elsewhere() {
         let home = tempfile::tempdir().unwrap();
-        let images = Resolver::new(home.path(), Allowed { host: false, rootfs: Vec::new() }).unwrap();
+        let images = Images::open(home.path(), Allowed::default(), RegistryConfig::default(), false).unwrap();
         let host = Host { memory_mib: 4096, cpus: 4 };
         let mcp = Mcp::new(App::new(Arc::new(Fake::new()), images, host, Access::Open));
         let caller = Caller::with_key("k", Scope::One(NamespaceName::parse("mine").unwrap()));

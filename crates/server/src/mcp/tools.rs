@@ -40,7 +40,7 @@ pub(super) fn describe(method: &'static Method) -> Tool {
         _ => unreachable!("the parameters of every method are an object"),
     };
     let summary = method.summary().trim_end_matches('.');
-    Tool::new(name, method.description.trim(), Arc::new(schema))
+    Tool::new(name, method.text(), Arc::new(schema))
         .with_title(summary)
         .with_annotations(annotations(method.effect))
 }

@@ -27,6 +27,6 @@ mod running;
 mod state;
 
 pub(crate) use live::{Broken, Live};
-pub(crate) use registry::{Listed, Registry, StartRefused, Started, StopRefused, Unusable, Wanted};
+pub(crate) use registry::{Leased, Listed, Registry, StartRefused, Started, StopRefused, Unusable, Wanted};
 pub(crate) use running::Running;
 pub(crate) use state::{Ending, Failure};

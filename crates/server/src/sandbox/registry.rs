@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::Target;
 use protocol::limits::{PIDS_MAX, STOP_WAIT};
@@ -34,13 +35,32 @@ pub(crate) struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) image: String,
+    /// Where it was found, where the name does not say it.
+    pub(crate) from: Option<String>,
+    /// Keeps it in the store.
+    pub(crate) lease: Leased,
     pub(crate) rootfs: Rootfs,
     pub(crate) memory_mib: u32,
     pub(crate) cpu_millis: u32,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
+    pub(crate) user: Option<String>,
     pub(crate) prestart: Option<Language>,
 }
+
+/// Keeps an image in the store as long as a sandbox may need it; what it keeps is no part of a wish.
+#[derive(Clone, Debug)]
+pub(crate) struct Leased(
+    #[expect(dead_code, reason = "it is held, and looked at by nobody")] pub(crate) Option<Arc<Lease>>,
+);
+
+impl PartialEq for Leased {
+    fn eq(&self, _: &Leased) -> bool {
+        true
+    }
+}
+
+impl Eq for Leased {}
 
 /// A start that succeeded.
 #[derive(Debug, PartialEq, Eq)]
@@ -305,7 +325,7 @@ impl Wanted {
             pids_max: PIDS_MAX,
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
-            user: None,
+            user: self.user.clone(),
             prestart: self.prestart,
         }
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use image::{Allowed, Resolver};
+use image::registry::RegistryConfig;
+use image::{Allowed, Images};
 use runtime::fake::Fake;
 use serde_json::{Value, json};
 use server::{Access, App, Host, HostName, Keys};
@@ -60,7 +61,7 @@ impl Server {
         let image = home.path().join("rootfs");
         fs_err::create_dir(&image).unwrap();
         let allowed = Allowed { host: false, rootfs: vec![image.clone()] };
-        let images = Resolver::new(home.path(), allowed).unwrap();
+        let images = Images::open(home.path(), allowed, RegistryConfig::default(), false).unwrap();
         let fake = Fake::new();
         let app = App::with_capacity(Arc::new(fake.clone()), images, MACHINE, access, sandboxes_max);
         let app = app.allow_hosts(hosts.iter().map(|name| HostName::parse(name).unwrap()).collect());

@@ -119,7 +119,7 @@ async fn the_version_without_a_handshake_is_spoken() {
     assert_eq!(versions.as_array().map(Vec::len), Some(5), "{versions}");
     assert!(versions.as_array().unwrap().contains(&json!("2026-07-28")));
     let answer = ask("tools/list", None, json!({})).await;
-    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(5), "{answer:?}");
+    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(9), "{answer:?}");
     let call = json!({"name": "sandbox_get_metrics", "arguments": {"namespace": "empty"}});
     let answer = ask("tools/call", Some("sandbox_get_metrics"), call).await;
     assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");
@@ -290,6 +290,10 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
         ("sandbox_run_code", vec!["code", "language", "sandbox"], [false, true, false]),
         ("sandbox_run_command", vec!["command", "namespace", "sandbox"], [false, true, false]),
         ("sandbox_get_metrics", vec!["namespace"], [true, false, true]),
+        ("image_pull", vec!["image"], [false, false, true]),
+        ("image_list", vec![], [true, false, true]),
+        ("image_inspect", vec!["image"], [true, false, true]),
+        ("image_remove", vec!["image"], [false, true, true]),
     ];
     assert_eq!(tools.len(), expected.len());
     for (tool, (name, required, [read_only, destructive, idempotent])) in tools.iter().zip(expected) {
@@ -299,8 +303,9 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
         );
         let schema = &tool["inputSchema"];
         assert_eq!(schema["type"], "object");
+        assert!(!tool["description"].as_str().unwrap().contains("\n "), "{tool}");
         let mut found: Vec<&str> =
-            schema["required"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         found.sort_unstable();
         assert_eq!(found, required, "{name}");
         assert!(required.iter().all(|key| schema["properties"][key]["type"] == "string"), "{schema}");
