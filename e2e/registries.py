@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,27 @@ def archive(files: dict[str, str]) -> bytes:
     return into.getvalue()
 
 
-def layout(root: Path, layers: list[dict[str, str]], config: dict[str, Any]) -> str:
-    """Write an OCI layout with one image of these files; return the digest of its manifest."""
+def tree(files: Mapping[str, bytes | str], modes: Mapping[str, int] | None = None) -> bytes:
+    """Return a tar: bytes are files, texts that begin with `->` symbolic links, and empty texts directories."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode = (modes or {}).get(name, 0o755)
+            if isinstance(content, bytes):
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+            elif content.startswith("->"):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content[2:]
+                tar.addfile(entry)
+            else:
+                entry.type = tarfile.DIRTYPE
+                tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def layout(root: Path, layers: Sequence[dict[str, str] | bytes], config: Mapping[str, Any]) -> str:
+    """Write an OCI layout with one image of these files, or tars; return the digest of its manifest."""
     blobs = root / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
@@ -122,12 +142,13 @@ def layout(root: Path, layers: list[dict[str, str]], config: dict[str, Any]) -> 
         media_type = f"application/vnd.oci.image.{kind}"
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
-    parts = [blob("layer.v1.tar", archive(files)) for files in layers]
+    tars = [layer if isinstance(layer, bytes) else archive(layer) for layer in layers]
+    parts = [blob("layer.v1.tar", tar) for tar in tars]
     diff_ids = [part["digest"] for part in parts]
     document = {
         "os": "linux",
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[_machine()],
-        "config": config,
+        "config": dict(config),
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }
     described = blob("config.v1+json", json.dumps(document).encode())

@@ -12,7 +12,7 @@ from microsandbox import MicrosandboxError, NotFoundError, PythonSandbox
 
 from conftest import Wire
 from host import Server, need, need_everything
-from registry import Registry, layer, registry, write_layout
+from registries import Registry, layout, tree
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -23,7 +23,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     need(BUSYBOX.exists(), "/bin/busybox is needed: Debian's package busybox-static")
     folder = tmp_path_factory.mktemp("hub")
     names = {f"bin/{name}": "->busybox" for name in ("sh", "cat", "id", "pwd", "env", "ls", "touch", "sleep")}
-    lower = layer(
+    lower = tree(
         {
             "bin": "",
             "bin/busybox": BUSYBOX.read_bytes(),
@@ -37,12 +37,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         },
         {"etc/passwd": 0o644, "etc/group": 0o644},
     )
-    upper = layer({"srv": "", "srv/.wh.gone": b"", "srv/kept": b"upper"})
+    upper = tree({"srv": "", "srv/.wh.gone": b"", "srv/kept": b"upper"})
     config = {"User": "web", "WorkingDir": "/srv", "Env": ["PATH=/bin", "FROM_IMAGE=yes", "BOTH=image"]}
-    layout = write_layout(folder / "tiny", [lower, upper], config)
-    with registry(folder / "registry") as running:
-        running.push(layout, "team/tiny:1")
-        yield running
+    layout(folder / "tiny", [lower, upper], config)
+    running = Registry.start(folder / "registry")
+    running.fill(folder / "tiny", "team/tiny:1")
+    yield running
+    running.end()
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,13 @@ async def test_an_image_is_pulled_and_used_as_its_configuration_says(hub: Regist
 async def test_what_is_pulled_once_is_used_without_the_registry(
     hub: Registry, images: Server, tmp_path: Path, name: str
 ) -> None:
-    layout = write_layout(tmp_path / "once", [layer({"bin": "", "bin/sh": BUSYBOX.read_bytes()})])
-    with registry(tmp_path / "gone") as gone:
-        gone.push(layout, "once:1")
-        image = f"{gone.address}/once:1"
-        pulled = await call(images, "image.pull", image=image)
-        assert (pulled["reference"], pulled["layers"]) == (image, 1)
+    layout(tmp_path / "once", [tree({"bin": "", "bin/sh": BUSYBOX.read_bytes()})], {})
+    gone = Registry.start(tmp_path / "gone")
+    gone.fill(tmp_path / "once", "once:1")
+    image = f"{gone.address}/once:1"
+    pulled = await call(images, "image.pull", image=image)
+    assert (pulled["reference"], pulled["layers"]) == (image, 1)
+    gone.end()
     async with PythonSandbox.create(name=name, server_url=images.url, image=image) as sandbox:
         assert await sh(sandbox, "echo offline") == "offline"
         listed = (await call(images, "image.list"))["images"]
@@ -128,8 +130,8 @@ async def test_a_clients_environment_goes_before_the_images(hub: Registry, image
 async def test_a_hostile_layer_is_refused_and_leaves_nothing(
     hub: Registry, images: Server, tmp_path: Path, name: str
 ) -> None:
-    layout = write_layout(tmp_path / "hostile", [layer({"bin": "", "../../escaped": b"x"})])
-    hub.push(layout, "hostile:1")
+    layout(tmp_path / "hostile", [tree({"bin": "", "../../escaped": b"x"})], {})
+    hub.fill(tmp_path / "hostile", "hostile:1")
     with pytest.raises(MicrosandboxError, match="escaped"):
         await PythonSandbox(name=name, server_url=images.url).start(image=f"{hub.address}/hostile:1")
     assert not list(images.home.rglob("escaped"))
