@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -287,3 +288,25 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, by: signal.S
         assert process.returncode == 1
         assert "the build was interrupted" in said
     assert_nothing_left(tmp_path, before)
+
+
+def test_without_a_file_it_is_kept_ready_to_use(tmp_path: Path) -> None:
+    need_tools()
+
+    def msb(*arguments: str) -> str:
+        command = [str(PROGRAMS / "msb"), *arguments, "--home", str(tmp_path / "home")]
+        environment = clean_environment() | {"TMPDIR": str(tmp_path)}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    built = msb("image", "build-base", "python")
+    assert built.startswith("Reference: docker.io/microsandbox/python:latest\nDigest: sha256:"), built
+    assert [path.name for path in tmp_path.iterdir()] == ["home"], "where it was built nothing is left"
+    assert msb("pull", "microsandbox/python", "--policy", "never").splitlines()[1] == built.splitlines()[1]
+    found = json.loads(msb("image", "inspect", "microsandbox/python"))
+    assert (found["cmd"], found["workdir"], "LANG=C.UTF-8" in found["env"]) == (["python3"], "/", True)
+    (layer,) = (tmp_path / "home" / "images" / "store-v1" / "layers").iterdir()
+    assert (layer / "root" / "usr" / "bin" / "python3").exists()
