@@ -277,6 +277,7 @@ fn pull_advice(reference: &str, error: &PullError) -> Option<String> {
         PullError::Store(image::store::StoreError::Busy(_)) => {
             Some("wait until the other msb is done with it".to_owned())
         }
+        PullError::Platform { .. } => Some("name a reference that has one for this machine".to_owned()),
         PullError::Registry(_)
         | PullError::Store(_)
         | PullError::Layer(_)

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::image::{Descriptor, Digest, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 use protocol::limits::PULL_LAYERS_AT_ONCE_MAX;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
@@ -82,6 +82,14 @@ pub enum PullError {
     /// A layer cannot be used.
     #[error(transparent)]
     Layer(#[from] LayerError<UnpackError>),
+    /// It is for other machines.
+    #[error("the image is for {is}, not for {wanted}")]
+    Platform {
+        /// What it is for.
+        is: String,
+        /// What was asked for.
+        wanted: String,
+    },
     /// What is said of a layer cannot be.
     #[error("cannot use a layer")]
     Unpack(#[from] UnpackError),
@@ -164,7 +172,8 @@ impl Puller {
             Fetcher { store: store.clone(), registry: self.registry.clone(), reference: reference.clone() };
         fetcher.fetch(&resolved.config, |_| {}).await?;
         let (held, kept) = (store.clone(), resolved.clone());
-        let layers = blocking(move || Ok(keep_manifest(&held, &kept)?)).await?;
+        let platform = self.platform.clone();
+        let layers = blocking(move || keep_manifest(&held, &kept, &platform)).await?;
         news.send_modify(|pull| {
             let layer = |layer: &LayerRecord| PulledLayer {
                 digest: layer.blob.clone(),
@@ -341,7 +350,11 @@ fn ready(store: &Store, reference: &str) -> Result<Option<ImageRecord>, PullErro
 }
 
 /// Puts the manifest into the store, and returns the layers as manifest and configuration have them.
-fn keep_manifest(store: &Store, resolved: &Resolved) -> Result<Vec<LayerRecord>, StoreError> {
+fn keep_manifest(
+    store: &Store,
+    resolved: &Resolved,
+    platform: &Platform,
+) -> Result<Vec<LayerRecord>, PullError> {
     let size = resolved.manifest.len() as u64;
     let manifest = Descriptor::new(resolved.media_type.into(), size, resolved.manifest_digest.clone());
     store.add_blob(&manifest, &mut resolved.manifest.as_slice())?;
@@ -350,7 +363,14 @@ fn keep_manifest(store: &Store, resolved: &Resolved) -> Result<Vec<LayerRecord>,
         why: error.to_string(),
     };
     let parsed = ImageManifest::from_reader(resolved.manifest.as_slice()).map_err(unreadable)?;
-    layers_of(&parsed, &store.read_blob(&resolved.config)?)
+    let text = store.read_blob(&resolved.config)?;
+    let configuration = ImageConfiguration::from_reader(text.as_slice()).map_err(unreadable)?;
+    let (os, architecture) = (configuration.os().to_string(), configuration.architecture().to_string());
+    // An index says it of each manifest; a manifest alone says it nowhere else.
+    if (os.as_str(), architecture.as_str()) != (platform.os.as_str(), platform.architecture.as_str()) {
+        return Err(PullError::Platform { is: format!("{os}/{architecture}"), wanted: platform.to_string() });
+    }
+    Ok(layers_of(&parsed, &text)?)
 }
 
 fn record(

@@ -30,7 +30,7 @@ const NOT_A_CALL: &str = "A call must be a JSON object with the members jsonrpc,
 #[derive(Debug)]
 pub(crate) enum Request {
     /// One call.
-    Single(Asked),
+    Single(Box<Asked>),
     /// Several, at least one.
     Batch(Vec<Asked>),
 }
@@ -68,7 +68,8 @@ pub(crate) fn read(caller: &Caller, body: &[u8]) -> Result<Request, ApiError> {
         Some(b'{') => {
             let members = Members::read(body)?;
             let id = members.id.filter(|id| id.get() != "null");
-            Ok(Request::Single(Asked { id: id.map(ToOwned::to_owned), call: members.parse(caller) }))
+            let id = id.map(ToOwned::to_owned);
+            Ok(Request::Single(Box::new(Asked { id, call: members.parse(caller) })))
         }
         _ => {
             serde_json::from_str::<IgnoredAny>(body).map_err(|error| not_json(&error))?;

@@ -105,7 +105,7 @@ fn scoped() -> (Caller, Scope) {
 fn envelope_keeps_its_promises(bytes: &[u8]) -> bool {
     let (caller, scope) = scoped();
     let asked = match envelope::read(&caller, bytes) {
-        Ok(Request::Single(asked)) => vec![asked],
+        Ok(Request::Single(asked)) => vec![*asked],
         Ok(Request::Batch(asked)) => {
             assert!((1..=BATCH_CALLS_MAX).contains(&asked.len()));
             asked

@@ -60,7 +60,7 @@ pub(crate) async fn answer(app: &App, caller: &Caller, body: Bytes) -> Answer {
     // What the calls hold is made of the body, so its share of the memory is kept until they are done.
     let held = body.clone();
     match read(app, caller, body).await {
-        Ok(Request::Single(asked)) => answer_single(app, asked, held.len()).await,
+        Ok(Request::Single(asked)) => answer_single(app, *asked, held.len()).await,
         Ok(Request::Batch(asked)) => answer_batch(app, asked, held.len()).await,
         Err(error) if error.code.concerns_envelope() => shaped(error, Some(RawValue::NULL.to_owned())),
         Err(error) => flat(error),
