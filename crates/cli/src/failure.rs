@@ -279,6 +279,7 @@ fn pull_advice(reference: &str, error: &PullError) -> Option<String> {
         }
         PullError::Platform { .. } => Some("name a reference that has one for this machine".to_owned()),
         PullError::Registry(_)
+        | PullError::TooMany
         | PullError::Store(_)
         | PullError::Layer(_)
         | PullError::Unpack(_)

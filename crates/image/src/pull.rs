@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
-use protocol::limits::PULL_LAYERS_AT_ONCE_MAX;
+use protocol::limits::{PULL_LAYERS_AT_ONCE_MAX, PULLS_MAX};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -82,6 +82,9 @@ pub enum PullError {
     /// A layer cannot be used.
     #[error(transparent)]
     Layer(#[from] LayerError<UnpackError>),
+    /// As many are pulled as may be.
+    #[error("{PULLS_MAX} images are being pulled already")]
+    TooMany,
     /// It is for other machines.
     #[error("the image is for {is}, not for {wanted}")]
     Platform {
@@ -140,14 +143,21 @@ impl Puller {
     /// Begins to pull, or joins whoever is at it, and returns the news of it.
     pub fn pull(&self, reference: &Reference) -> watch::Receiver<Pull> {
         let name = reference.to_string();
-        let sender = match self.pulls().entry(name.clone()) {
+        let mut pulls = self.pulls();
+        let full = pulls.len() >= PULLS_MAX;
+        let sender = match pulls.entry(name.clone()) {
             Entry::Occupied(pull) => return pull.get().clone(),
+            Entry::Vacant(_) if full => {
+                let refused = Pull { outcome: Some(Err(Arc::new(PullError::TooMany))), ..Pull::default() };
+                return watch::channel(refused).1;
+            }
             Entry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(Pull::default());
                 place.insert(receiver);
                 sender
             }
         };
+        drop(pulls);
         let receiver = sender.subscribe();
         let (puller, reference) = (self.clone(), reference.clone());
         tokio::spawn(async move {
@@ -396,4 +406,29 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
 ) -> Result<T, PullError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullError::Lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RegistryConfig;
+
+    #[tokio::test]
+    async fn pulls_at_once_are_bounded_and_those_of_one_reference_are_one() {
+        let home = tempfile::tempdir().unwrap();
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, config) = (silent.local_addr().unwrap(), RegistryConfig::default());
+        let store = Store::open(&home.path().join("images")).unwrap();
+        let puller = Puller::new(store, Registry::new(config.clone()).unwrap());
+        let begin = |number: usize| {
+            let reference = Reference::parse(&format!("{address}/i:{number}"), &config).unwrap();
+            puller.pull(&reference)
+        };
+        let begun: Vec<watch::Receiver<Pull>> = (0..PULLS_MAX).map(begin).collect();
+        assert!(begun.iter().all(|pull| pull.borrow().outcome.is_none()));
+        assert!(begin(0).borrow().outcome.is_none(), "it joins the one that is under way");
+        let refused = begin(PULLS_MAX).borrow().outcome.clone();
+        assert!(matches!(refused, Some(Err(error)) if matches!(*error, PullError::TooMany)));
+    }
 }

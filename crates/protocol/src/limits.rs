@@ -357,6 +357,8 @@ pub const TOKEN_LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 pub const CREDENTIALS_BYTES_MAX: u64 = 1024 * 1024;
 /// Most characters of a stranger's text that an error about an image repeats.
 pub const QUOTE_CHARS_MAX: usize = 160;
+/// Most images that one process pulls at once; one more is refused.
+pub const PULLS_MAX: usize = 32;
 /// Most layers of one image that are fetched at once.
 pub const PULL_LAYERS_AT_ONCE_MAX: usize = 3;
 

@@ -6,6 +6,7 @@
 //! had a part before.
 
 use std::io;
+use std::time::Duration;
 
 use oci_spec::image::Descriptor;
 use protocol::limits::{PROGRESS_BYTES_MIN, REGISTRY_ATTEMPTS_MAX, REGISTRY_ATTEMPTS_RESET_BYTES};
@@ -46,6 +47,11 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
+    fn too_slow(&self, host: &str, bytes: u64, window: Duration) -> Failure {
+        let (host, what) = (host.to_owned(), self.what.clone());
+        Failure::soon(RegistryError::TooSlow { host, what, bytes, least: PROGRESS_BYTES_MIN, window })
+    }
+
     /// Prepares an attempt; nothing is left to do when all is there.
     pub(super) fn is_complete(&mut self) -> Result<bool, RegistryError> {
         if self.sink.have() > self.blob.size() {
@@ -88,15 +94,7 @@ impl Download<'_> {
                     continue;
                 }
                 Err(_) => {
-                    let (host, what) = (host.to_owned(), self.what.clone());
-                    let least = PROGRESS_BYTES_MIN;
-                    return Err(Failure::soon(RegistryError::TooSlow {
-                        host,
-                        what,
-                        bytes: got,
-                        least,
-                        window,
-                    }));
+                    return Err(self.too_slow(host, got, window));
                 }
             };
             let have = self.sink.have().saturating_add(chunk.len() as u64);
@@ -110,15 +108,7 @@ impl Download<'_> {
             deadline += began.elapsed();
             if Instant::now() >= deadline {
                 if got < PROGRESS_BYTES_MIN {
-                    let (host, what) = (host.to_owned(), self.what.clone());
-                    let least = PROGRESS_BYTES_MIN;
-                    return Err(Failure::soon(RegistryError::TooSlow {
-                        host,
-                        what,
-                        bytes: got,
-                        least,
-                        window,
-                    }));
+                    return Err(self.too_slow(host, got, window));
                 }
                 (deadline, got) = (Instant::now() + window, 0);
             }

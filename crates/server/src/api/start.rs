@@ -171,6 +171,10 @@ pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
             PullError::Registry(RegistryError::Sink { .. }) | PullError::Store(_) | PullError::Lost => {
                 failed(&"it could not be stored").detail(chain(pull.as_ref())).remedy(super::LOOK_INTO_LOG)
             }
+            PullError::TooMany => {
+                ApiError::new(ErrorCode::NoCapacity, format!("Image '{name}' is not pulled now: {pull}"))
+                    .remedy("try again later")
+            }
             PullError::Platform { .. } => not_found(pull).remedy(GET_IMAGE),
             PullError::Registry(registry) => failed(registry),
             PullError::Layer(_) | PullError::Unpack(_) => failed(&chain(pull.as_ref())),
