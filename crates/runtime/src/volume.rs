@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use jail::plan::IdBlock;
+use protocol::isolation::{Protection, ProtectionName};
 use protocol::limits::DISK_SCAN_ENTRIES_MAX;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, mkdirat, openat, renameat, statat,
@@ -106,6 +107,15 @@ impl Volume {
             }
         }
         Ok(total)
+    }
+
+    /// Says which limits on what a sandbox writes are in force.
+    pub(crate) fn protections(&self) -> Vec<Protection> {
+        let why = "the writable layer is a directory of the home, which has no limits of its own";
+        vec![
+            Protection::off(ProtectionName::DiskLimit, why),
+            Protection::off(ProtectionName::InodeLimit, why),
+        ]
     }
 
     /// Removes everything of one sandbox; nothing there is no error.

@@ -2,23 +2,29 @@
 //! The container wall: kernel namespaces, an id range of its own, overlay mounts, cgroups, seccomp.
 //!
 //! [`plan`] says what is set up (pure), `msb-jail` does it ([`launch`] runs it), [`sandbox`] watches over the result.
-//! [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
+//! [`probe`] tries what this host can do, [`isolation`] reads from outside what protects a sandbox, and [`trial`] builds
+//! one to see. [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
 //! [`crate::volume`] give each sandbox its share of the host.
 
 mod bpf;
 mod cgroup;
 mod cgroup_v1;
 mod ids;
+mod isolation;
 mod launch;
 mod plan;
+mod probe;
 mod sandbox;
 mod seccomp;
+mod trial;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jail::facts::Facts;
+use protocol::isolation::Isolation;
 use tokio::sync::{oneshot, watch};
 
 use self::cgroup::Cgroups;
@@ -53,6 +59,7 @@ pub struct OpenError {
 /// Builds sandboxes behind the container wall.
 pub struct ContainerBackend {
     shares: Arc<Shares>,
+    home: PathBuf,
 }
 
 /// What all sandboxes of one server draw from.
@@ -61,6 +68,8 @@ struct Shares {
     cgroups: Arc<dyn Cgroups>,
     ids: Arc<IdBlocks>,
     volume: Volume,
+    /// What was tried when the backend was opened.
+    facts: Facts,
     /// How many sandboxes have something on this host: running, starting or being removed.
     alive: watch::Sender<usize>,
 }
@@ -75,7 +84,9 @@ impl ContainerBackend {
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
         let key = format!("{:x}-{:x}", status.dev(), status.ino());
+        let facts = probe::facts(&programs.jail, home);
         let shares = Shares {
+            facts,
             programs,
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
@@ -83,7 +94,7 @@ impl ContainerBackend {
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
-        Ok(ContainerBackend { shares: Arc::new(shares) })
+        Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })
     }
 }
 
@@ -106,6 +117,10 @@ impl Backend for ContainerBackend {
             })?;
             Ok(result as Arc<dyn Sandbox>)
         })
+    }
+
+    fn try_walls(&self) -> BoxFuture<'_, Isolation> {
+        Box::pin(trial::try_walls(self, &self.home, &self.shares.facts))
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
