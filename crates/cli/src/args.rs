@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
+use protocol::isolation::Level;
 use server::{HostName, Lifetime};
 
 pub(crate) use crate::args::images::{
@@ -15,7 +16,7 @@ pub(crate) use crate::args::images::{
     RegistryCommand, RemoveArgs, SaveArgs,
 };
 use crate::base::{EPOCH, Kind, Mirror, Suite};
-use crate::registry::RegistryArgs;
+use crate::registry::{DefaultRegistryArgs, RegistryArgs};
 
 /// Runs untrusted code in sandboxes on this machine.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// What this machine can do for sandboxes, and what mends what it cannot
+    Doctor(DoctorArgs),
     /// The registries that images come from
     Registry {
         #[command(subcommand)]
@@ -169,10 +172,37 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_rootfs: Vec<PathBuf>,
 
+    /// What every sandbox must have: any (nothing), contained (the wall itself), limited (memory, processors, processes
+    /// and open files too) or complete (every protection there is). Below it nothing starts
+    #[arg(long, value_name = "LEVEL", default_value = "any")]
+    pub(crate) min_isolation: Level,
+
     /// With --dev, allow a --host or --allowed-host that other machines reach: whoever reaches it can run code here,
     /// without a key
     #[arg(long, requires = "dev")]
     pub(crate) dev_on_network: bool,
+}
+
+/// How to look at this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The level of isolation that this machine shall reach: any, contained, limited or complete
+    #[arg(long, value_name = "LEVEL", default_value = "contained")]
+    pub(crate) min_isolation: Level,
+
+    /// Look for images as a server does that may use this machine's own /usr
+    #[arg(long)]
+    pub(crate) allow_host_image: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: DefaultRegistryArgs,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 }
 
 /// Reads an address; the one name that is always this machine's is known too.
@@ -222,6 +252,14 @@ mod tests {
         assert!(
             start(&["--host", "localhost", "--dev", "--allow-rootfs", "/a", "--allow-rootfs", "/b"]).is_ok()
         );
+    }
+
+    #[test]
+    fn the_least_isolation_is_one_of_four_levels() {
+        assert_eq!(start(&[]).unwrap().min_isolation, Level::Any);
+        assert_eq!(start(&["--min-isolation", "limited"]).unwrap().min_isolation, Level::Limited);
+        let wrong = start(&["--min-isolation", "most"]).unwrap_err().to_string();
+        assert!(wrong.contains("any, contained, limited, complete"), "{wrong}");
     }
 
     #[test]

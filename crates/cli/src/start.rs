@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         allowed_rootfs: arguments.allow_rootfs,
         defaults_from_registry,
         registries,
+        min_isolation: arguments.min_isolation,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -27,6 +27,8 @@ use jail::facts::Facts;
 use protocol::isolation::Isolation;
 use tokio::sync::{oneshot, watch};
 
+pub use self::trial::examine;
+
 use self::cgroup::Cgroups;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};

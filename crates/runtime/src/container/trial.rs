@@ -11,6 +11,7 @@ use protocol::isolation::Isolation;
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
+use super::{ContainerBackend, Programs, probe};
 use crate::backend::{Backend, Sandbox};
 use crate::spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
 
@@ -78,4 +79,21 @@ fn chain(error: &dyn Error) -> String {
         next = error.source();
     }
     text
+}
+
+/// Finds out what walls this host can have, without a server: opens a backend below an empty directory, builds a sandbox
+/// there and takes it down. The directory is on the file system that is asked about.
+pub async fn examine(directory: &Path, programs: Programs) -> Isolation {
+    let jail = programs.jail.clone();
+    match ContainerBackend::open(directory, programs) {
+        Ok(backend) => {
+            let isolation = backend.try_walls().await;
+            backend.drain().await;
+            isolation
+        }
+        Err(error) => {
+            let facts = probe::facts(&jail, directory);
+            Isolation::gather(KIND, without_sandbox(&facts, &chain(&error)))
+        }
+    }
 }
