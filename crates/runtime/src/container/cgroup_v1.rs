@@ -3,7 +3,11 @@
 //!
 //! ```text
 //! /sys/fs/cgroup/<hierarchy>/microsandbox/<server key>/<sandbox id>/
+//! /sys/fs/cgroup/cpu/microsandbox/<server key>/<sandbox id>/programs/
 //! ```
+//!
+//! The first process is in the upper group of every hierarchy, which so is the root that the sandbox sees; programs are
+//! in the lower one, which alone has the limit on processor time.
 //!
 //! Kernel document: `Documentation/admin-guide/cgroup-v1/`.
 
@@ -58,6 +62,11 @@ impl V1 {
         all.dedup();
         all
     }
+
+    /// The group of a sandbox's programs.
+    fn programs(&self, id: &SandboxId) -> PathBuf {
+        self.cpu.join(id.as_str()).join("programs")
+    }
 }
 
 impl Cgroups for V1 {
@@ -73,19 +82,19 @@ impl Cgroups for V1 {
             fs_err::write(with_swap, limits.memory_bytes.to_string())?;
         }
         let quota_us = CPU_PERIOD_US * u64::from(limits.cpu_millis) / 1000;
-        let cpu = self.cpu.join(id.as_str());
+        let cpu = self.programs(id);
+        fs_err::create_dir(&cpu)?;
         fs_err::write(cpu.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
         fs_err::write(cpu.join("cpu.cfs_quota_us"), quota_us.to_string())?;
         fs_err::write(self.pids.join(id.as_str()).join("pids.max"), limits.pids.to_string())
     }
 
     fn entry_files(&self, id: &SandboxId) -> Vec<PathBuf> {
-        let all = self.directories().into_iter().filter(|directory| *directory != self.cpu);
-        all.map(|directory| directory.join(id.as_str()).join("tasks")).collect()
+        self.directories().into_iter().map(|directory| directory.join(id.as_str()).join("tasks")).collect()
     }
 
     fn program_entry_file(&self, id: &SandboxId) -> PathBuf {
-        self.cpu.join(id.as_str()).join("tasks")
+        self.programs(id).join("tasks")
     }
 
     fn usage(&self, id: &SandboxId) -> io::Result<Usage> {
@@ -114,12 +123,13 @@ impl Cgroups for V1 {
                     .mend("boot with the kernel parameter swapaccount=1"),
                 other => other.protection(ProtectionName::SwapLimit),
             },
-            is_limited(&self.cpu.join(id.as_str()).join("cpu.cfs_quota_us")).protection(ProtectionName::CpuLimit),
+            is_limited(&self.programs(id).join("cpu.cfs_quota_us")).protection(ProtectionName::CpuLimit),
             is_limited(&self.pids.join(id.as_str()).join("pids.max")).protection(ProtectionName::PidsLimit),
         ]
     }
 
     fn remove(&self, id: &SandboxId) -> io::Result<()> {
+        remove_group(&self.programs(id))?;
         for directory in self.directories() {
             remove_group(&directory.join(id.as_str()))?;
         }
@@ -140,8 +150,9 @@ impl Cgroups for V1 {
     }
 
     fn kill(&self, id: &SandboxId) -> io::Result<()> {
-        for directory in self.directories() {
-            let processes = directory.join(id.as_str()).join("cgroup.procs");
+        let upper = self.directories().into_iter().map(|directory| directory.join(id.as_str()));
+        for group in upper.chain([self.programs(id)]) {
+            let processes = group.join("cgroup.procs");
             match fs_err::read_to_string(&processes) {
                 Ok(text) => text.lines().for_each(|line| kill_member(line, &processes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -269,7 +280,7 @@ mod tests {
         groups.create(&id, Limits { memory_bytes: 1 << 20, cpu_millis: 1500, pids: 7 }).unwrap();
         let read = |path: &str| fs_err::read_to_string(root.join(path.replace("ID", id.as_str()))).unwrap();
         assert_eq!(read("memory/ID/memory.limit_in_bytes"), "1048576");
-        assert_eq!(read("cpu/ID/cpu.cfs_quota_us"), "150000");
+        assert_eq!(read("cpu/ID/programs/cpu.cfs_quota_us"), "150000");
         assert_eq!(read("pids/ID/pids.max"), "7");
         assert_eq!(groups.list().unwrap(), [id]);
         crate::volume::remove_tree(&root).unwrap();
