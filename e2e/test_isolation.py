@@ -297,8 +297,13 @@ async def test_what_programs_need_works_in_it(python: PythonSandbox) -> None:
 
 async def test_tmux_works_in_it(python: PythonSandbox) -> None:
     need(Path("/usr/bin/tmux").exists(), "Debian's package tmux is needed")
-    script = "tmux -f /dev/null new-session -d 'echo inside > /tmp/out; tmux wait-for -S done' && tmux wait-for done"
-    result = await python.command.run("sh", ["-c", f"TERM=xterm; export TERM; {script}; cat /tmp/out"], timeout=20)
+    # The session must outlive the wait: without one, another server would be waited for.
+    script = """
+    export TERM=xterm
+    tmux -f /dev/null new-session -d 'echo inside > /tmp/out; tmux wait-for -S done; exec sleep 60'
+    tmux wait-for done && cat /tmp/out && tmux kill-server
+    """
+    result = await python.command.run("sh", ["-c", textwrap.dedent(script)], timeout=20)
     assert await result.output() == "inside", await result.error()
 
 

@@ -119,7 +119,7 @@ async fn the_version_without_a_handshake_is_spoken() {
     assert_eq!(versions.as_array().map(Vec::len), Some(5), "{versions}");
     assert!(versions.as_array().unwrap().contains(&json!("2026-07-28")));
     let answer = ask("tools/list", None, json!({})).await;
-    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(9), "{answer:?}");
+    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(10), "{answer:?}");
     let call = json!({"name": "sandbox_get_metrics", "arguments": {"namespace": "empty"}});
     let answer = ask("tools/call", Some("sandbox_get_metrics"), call).await;
     assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");
