@@ -27,10 +27,7 @@ impl Demanding {
             return None;
         }
         let parts: Vec<String> = missing.iter().map(describe).collect();
-        Some(format!(
-            "isolation '{level}' is demanded, and this machine does not give {}",
-            parts.join("; ")
-        ))
+        Some(format!("isolation '{level}' is demanded, and this machine does not give {}", parts.join("; ")))
     }
 }
 

@@ -119,8 +119,10 @@ impl Cgroups for V1 {
         vec![
             limit.protection(ProtectionName::MemoryLimit),
             match swap {
-                Limit::Missing => Protection::off(ProtectionName::SwapLimit, "the kernel does not count swap")
-                    .mend("boot with the kernel parameter swapaccount=1"),
+                Limit::Missing => {
+                    Protection::off(ProtectionName::SwapLimit, "the kernel does not count swap")
+                        .mend("boot with the kernel parameter swapaccount=1")
+                }
                 other => other.protection(ProtectionName::SwapLimit),
             },
             is_limited(&self.programs(id).join("cpu.cfs_quota_us")).protection(ProtectionName::CpuLimit),

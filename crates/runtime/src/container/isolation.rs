@@ -63,7 +63,10 @@ impl Seen {
             }
         }
         Ok(Seen {
-            namespaces: NAMESPACES.iter().map(|(name, _)| Ok((*name, own(name)?))).collect::<io::Result<_>>()?,
+            namespaces: NAMESPACES
+                .iter()
+                .map(|(name, _)| Ok((*name, own(name)?)))
+                .collect::<io::Result<_>>()?,
             user_namespace: own("user")?,
             id_map: format!("{}{}", of("uid_map")?, of("gid_map")?),
             status: of("status")?,
@@ -135,9 +138,10 @@ impl Seen {
         let name = ProtectionName::MaskedPaths;
         let there = |path: &&&str| Path::new(path).exists();
         let masked = MASKED.iter().filter(there).find(|path| self.mount(path).is_none());
-        let read_only = READ_ONLY.iter().filter(there).find(|path| {
-            !self.mount(path).is_some_and(|mount| mount.has("ro"))
-        });
+        let read_only = READ_ONLY
+            .iter()
+            .filter(there)
+            .find(|path| !self.mount(path).is_some_and(|mount| mount.has("ro")));
         match masked.or(read_only) {
             None => Protection::on(name),
             Some(open) => Protection::off(name, format!("{open} is open")),
@@ -214,12 +218,15 @@ impl Seen {
         match (self.core_pattern.trim().bytes().next(), limit) {
             // The kernel starts the program unless the limit is exactly 1.
             (Some(b'|'), Some(1)) => Protection::on(name),
-            (Some(b'|'), _) => {
-                Protection::off(name, "a program of the host takes core dumps, and the limit does not stop it")
-                    .mend("start the server with a limit of at least 1 byte on core files: ulimit -c 1")
+            (Some(b'|'), _) => Protection::off(
+                name,
+                "a program of the host takes core dumps, and the limit does not stop it",
+            )
+            .mend("start the server with a limit of at least 1 byte on core files: ulimit -c 1"),
+            (Some(b'@'), _) => {
+                Protection::off(name, "core dumps go to a socket of the host, which no limit stops")
+                    .mend("sysctl kernel.core_pattern=core")
             }
-            (Some(b'@'), _) => Protection::off(name, "core dumps go to a socket of the host, which no limit stops")
-                .mend("sysctl kernel.core_pattern=core"),
             (_, Some(limit)) if limit < CORE_FILE_BYTES_MIN => Protection::on(name),
             (_, _) => Protection::off(name, "core files are not limited"),
         }
@@ -287,7 +294,9 @@ pub(super) fn of_the_jail(facts: &Facts) -> Vec<Protection> {
     };
     let mut all = vec![layers, landlock];
     // What can be read of a sandbox says that they are; a crash that left one says more.
-    all.extend(facts.failure(What::CoreDumpsOff).map(|why| Protection::off(ProtectionName::CoreDumpsOff, why)));
+    all.extend(
+        facts.failure(What::CoreDumpsOff).map(|why| Protection::off(ProtectionName::CoreDumpsOff, why)),
+    );
     all
 }
 
@@ -315,7 +324,8 @@ pub(super) fn without_sandbox(facts: &Facts, failure: &str) -> Vec<Protection> {
         }
     };
     // The first reason counts.
-    let mut all: Vec<Protection> = of_the_jail(facts).into_iter().filter(|protection| !protection.on).collect();
+    let mut all: Vec<Protection> =
+        of_the_jail(facts).into_iter().filter(|protection| !protection.on).collect();
     all.extend(ProtectionName::ALL.iter().map(of));
     all
 }
@@ -374,7 +384,11 @@ Max open files            20000                20000                files     \n
         let mut seen = seen();
         change(&mut seen);
         let all = seen.protections();
-        all.iter().filter(|one| !one.on).inspect(|one| assert!(one.why.is_some())).map(|one| one.name.text()).collect()
+        all.iter()
+            .filter(|one| !one.on)
+            .inspect(|one| assert!(one.why.is_some()))
+            .map(|one| one.name.text())
+            .collect()
     }
 
     #[test]
@@ -384,9 +398,11 @@ Max open files            20000                20000                files     \n
 
     #[test]
     fn what_the_kernel_says_otherwise_is_off() {
-        let replaced = |from: &'static str, to: &'static str| move |seen: &mut Seen| {
-            for text in [&mut seen.status, &mut seen.limits, &mut seen.mounts, &mut seen.id_map] {
-                *text = text.replace(from, to);
+        let replaced = |from: &'static str, to: &'static str| {
+            move |seen: &mut Seen| {
+                for text in [&mut seen.status, &mut seen.limits, &mut seen.mounts, &mut seen.id_map] {
+                    *text = text.replace(from, to);
+                }
             }
         };
         assert_eq!(off(replaced("Seccomp:\t2", "Seccomp:\t0")), ["seccomp"]);
@@ -415,22 +431,30 @@ Max open files            20000                20000                files     \n
                 seen.limits = LIMITS.replace("1                    1 ", &format!("0  {limit} "));
             })
         };
-        for (pattern, limit) in [("core", "0"), ("core", "1"), ("|/usr/lib/dump %P", "1"), ("/var/core.%p", "0")] {
+        for (pattern, limit) in
+            [("core", "0"), ("core", "1"), ("|/usr/lib/dump %P", "1"), ("/var/core.%p", "0")]
+        {
             assert_eq!(with(pattern, limit), [""; 0], "{pattern} {limit}");
         }
-        for (pattern, limit) in
-            [("|/usr/lib/dump %P", "0"), ("|/x", "unlimited"), ("core", "4096"), ("core", "unlimited"), ("@/run/x", "1")]
-        {
+        for (pattern, limit) in [
+            ("|/usr/lib/dump %P", "0"),
+            ("|/x", "unlimited"),
+            ("core", "4096"),
+            ("core", "unlimited"),
+            ("@/run/x", "1"),
+        ] {
             assert_eq!(with(pattern, limit), ["core_dumps_off"], "{pattern} {limit}");
         }
     }
 
     #[test]
     fn without_a_sandbox_everything_is_off_and_says_why() {
-        let facts = Facts { trials: vec![jail::facts::Trial { what: What::Landlock, failed: Some("old".into()) }] };
+        let facts =
+            Facts { trials: vec![jail::facts::Trial { what: What::Landlock, failed: Some("old".into()) }] };
         let isolation = protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, "mount /: no"));
         assert!(isolation.protections.iter().all(|one| !one.on && one.why.is_some()));
-        let why = |name| isolation.protections.iter().find(|one| one.name == name).unwrap().why.clone().unwrap();
+        let why =
+            |name| isolation.protections.iter().find(|one| one.name == name).unwrap().why.clone().unwrap();
         assert_eq!(why(ProtectionName::Landlock), "old");
         assert!(why(ProtectionName::MemoryLimit).contains("mount /: no"));
     }

@@ -64,7 +64,8 @@ pub(super) const MASKED: [&str; 28] = [
     "/sys/devices/virtual/thermal",
 ];
 /// Switches of the kernel.
-pub(super) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The capabilities that stay, by number (`capabilities(7)`): what package managers and servers need inside, none of
 /// which reaches beyond the user namespace.

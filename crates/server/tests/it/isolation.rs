@@ -53,7 +53,9 @@ async fn an_unknown_sandbox_is_said_to_be() {
 #[tokio::test]
 async fn a_wall_below_what_is_demanded_starts_nothing_and_says_what_is_missing() {
     let server = Server::demanding(Level::Limited).await;
-    server.fake.behave(|behaviour| behaviour.lacks = vec![ProtectionName::SwapLimit, ProtectionName::DiskLimit]);
+    server
+        .fake
+        .behave(|behaviour| behaviour.lacks = vec![ProtectionName::SwapLimit, ProtectionName::DiskLimit]);
     let text = server.call("sandbox.start", server.start_params("s")).await.flat(500, 5002);
     for part in ["'limited'", "swap_limit", "it was taken away", "give it back"] {
         assert!(text.contains(part), "{part} is not in {text}");

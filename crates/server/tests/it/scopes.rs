@@ -72,9 +72,14 @@ fn call(method: &str, params: &Value) -> Value {
 #[tokio::test]
 async fn its_own_namespace_is_served() {
     let shared = Shared::start().await;
-    for method in
-        ["sandbox.start", "sandbox.repl.run", "sandbox.command.run", "sandbox.get", "sandbox.metrics.get", "sandbox.stop"]
-    {
+    for method in [
+        "sandbox.start",
+        "sandbox.repl.run",
+        "sandbox.command.run",
+        "sandbox.get",
+        "sandbox.metrics.get",
+        "sandbox.stop",
+    ] {
         assert_eq!(shared.ask(&shared.mine, method, "mine").await.status, 200, "{method}");
     }
 }
