@@ -7,7 +7,10 @@
 
 mod bpf;
 mod cgroup;
+mod cgroup_limit;
+mod cgroup_place;
 mod cgroup_v1;
+mod cgroup_v2;
 mod ids;
 mod launch;
 mod plan;
@@ -22,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 use self::cgroup::Cgroups;
+pub use self::cgroup_limit::Protection;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
@@ -83,7 +87,17 @@ impl ContainerBackend {
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
+        for Protection { name, why, mend, .. } in
+            shares.cgroups.protections().iter().filter(|limit| !limit.on)
+        {
+            tracing::warn!(limit = name, why, mend, "this host does not hold a limit");
+        }
         Ok(ContainerBackend { shares: Arc::new(shares) })
+    }
+
+    /// Says of each limit of a cgroup whether this host holds it.
+    pub fn limits(&self) -> &[Protection] {
+        self.shares.cgroups.protections()
     }
 }
 
