@@ -12,8 +12,8 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
     open_tree,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use sys::mount::{MountAttributes, READ_ONLY, set_attributes};
 use sys::namespace::{Fork, Namespaces, fork_sibling_into};
 

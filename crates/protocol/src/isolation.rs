@@ -259,7 +259,10 @@ mod tests {
     fn what_is_missing_is_named_with_its_reason_and_what_mends_it() {
         let missing = Level::Limited.missing(&with(&[ProtectionName::SwapLimit, ProtectionName::Landlock]));
         assert_eq!(missing.len(), 1);
-        assert_eq!((missing[0].name, missing[0].mend.as_deref()), (ProtectionName::SwapLimit, Some("a command")));
+        assert_eq!(
+            (missing[0].name, missing[0].mend.as_deref()),
+            (ProtectionName::SwapLimit, Some("a command"))
+        );
     }
 
     #[test]

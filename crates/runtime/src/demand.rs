@@ -27,10 +27,7 @@ impl Demanding {
             return None;
         }
         let parts: Vec<String> = missing.iter().map(describe).collect();
-        Some(format!(
-            "isolation '{level}' is demanded, and this machine does not give {}",
-            parts.join("; ")
-        ))
+        Some(format!("isolation '{level}' is demanded, and this machine does not give {}", parts.join("; ")))
     }
 }
 
@@ -88,6 +85,9 @@ mod tests {
             memory_mib: 64,
             cpu_millis: 1000,
             pids_max: 16,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,

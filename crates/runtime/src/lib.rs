@@ -13,6 +13,6 @@ pub mod fake;
 pub mod spec;
 pub mod volume;
 
-pub use demand::Demanding;
 pub use backend::{Backend, BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
+pub use demand::Demanding;
 pub use spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};

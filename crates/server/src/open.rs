@@ -131,7 +131,11 @@ fn demand(backend: ContainerBackend, level: Level) -> Result<Arc<dyn Backend>, O
         Level::Complete => tracing::info!("isolation: complete"),
         met => tracing::warn!("isolation: {met}; off: {} (msb doctor says why)", off.join(", ")),
     }
-    Ok(if level == Level::Any { Arc::new(backend) } else { Arc::new(Demanding::new(Arc::new(backend), level)) })
+    Ok(if level == Level::Any {
+        Arc::new(backend)
+    } else {
+        Arc::new(Demanding::new(Arc::new(backend), level))
+    })
 }
 
 /// Takes as many file descriptors as the system lets us have: the usual limit is meant for programs that use `select`.

@@ -85,8 +85,7 @@ fn one(
 /// Asks a program of this machine what it is.
 fn version(program: &str) -> Option<String> {
     let path = FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())?;
-    let output =
-        Command::new(&path).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
+    let output = Command::new(&path).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout).lines().next()?.chars().take(60).collect::<String>();
     output.status.success().then(|| format!("{} ({said})", path.display()))
 }

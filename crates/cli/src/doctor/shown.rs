@@ -151,7 +151,9 @@ mod tests {
         for line in ["off swap_limit          no swap is counted", "mend: swapaccount=1", "does not run"] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
-        assert!(text.contains("isolation contained  reached") && text.contains("isolation limited  not reached"));
+        assert!(
+            text.contains("isolation contained  reached") && text.contains("isolation limited  not reached")
+        );
         assert!(!text.contains('\x1b') && text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 

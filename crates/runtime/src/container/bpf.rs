@@ -248,7 +248,9 @@ mod tests {
     fn the_program_decides_every_number_as_the_table_does() {
         let (rules, program) = &*MADE;
         for number in (0..2000).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
-            for argument in [0, 1, 2, 3, 4, 16, 17, 40, 58, 0x2000, 0x4c01, 0x0002_0000, 0x1000_0000, 0x5412, 1 << 40] {
+            for argument in
+                [0, 1, 2, 3, 4, 16, 17, 40, 58, 0x2000, 0x4c01, 0x0002_0000, 0x1000_0000, 0x5412, 1 << 40]
+            {
                 let arguments = [argument; 6];
                 assert_eq!(
                     run(program, AUDIT_ARCH_X86_64, number, arguments),
@@ -262,15 +264,21 @@ mod tests {
     #[test]
     fn calls_with_several_arguments_are_decided_as_the_table_does() {
         let (rules, program) = &*MADE;
-        let values = [0, 1, 2, 3, 4, 5, 6, 7, 10, 16, 17, 58, 132, 262, 1 << 11, (1 << 11) | 2, 1 << 32, 1 << 47];
+        let values =
+            [0, 1, 2, 3, 4, 5, 6, 7, 10, 16, 17, 58, 132, 262, 1 << 11, (1 << 11) | 2, 1 << 32, 1 << 47];
         let pairs = values.iter().flat_map(|one| values.map(|two| (*one, two)));
-        let triples: Vec<[u64; 3]> = pairs.flat_map(|(one, two)| values.map(|three| [one, two, three])).collect();
+        let triples: Vec<[u64; 3]> =
+            pairs.flat_map(|(one, two)| values.map(|three| [one, two, three])).collect();
         for number in [libc::SYS_socket, libc::SYS_socketpair, libc::SYS_prlimit64, libc::SYS_setrlimit] {
             let number = u32::try_from(number).unwrap();
             for &[one, two, three] in &triples {
                 for arguments in [[one, two, three, 0, 0, 0], [0, one, two, three, 0, 0]] {
                     let decided = run(program, AUDIT_ARCH_X86_64, number, arguments);
-                    assert_eq!(decided, expected(rules, number, arguments), "call {number} with {arguments:?}");
+                    assert_eq!(
+                        decided,
+                        expected(rules, number, arguments),
+                        "call {number} with {arguments:?}"
+                    );
                 }
             }
         }

@@ -63,7 +63,10 @@ impl Seen {
             }
         }
         Ok(Seen {
-            namespaces: NAMESPACES.iter().map(|(name, _)| Ok((*name, own(name)?))).collect::<io::Result<_>>()?,
+            namespaces: NAMESPACES
+                .iter()
+                .map(|(name, _)| Ok((*name, own(name)?)))
+                .collect::<io::Result<_>>()?,
             user_namespace: own("user")?,
             id_map: format!("{}{}", of("uid_map")?, of("gid_map")?),
             status: of("status")?,
@@ -135,9 +138,10 @@ impl Seen {
         let name = ProtectionName::MaskedPaths;
         let there = |path: &&&str| Path::new(path).exists();
         let masked = MASKED.iter().filter(there).find(|path| self.mount(path).is_none());
-        let read_only = READ_ONLY.iter().filter(there).find(|path| {
-            !self.mount(path).is_some_and(|mount| mount.has("ro"))
-        });
+        let read_only = READ_ONLY
+            .iter()
+            .filter(there)
+            .find(|path| !self.mount(path).is_some_and(|mount| mount.has("ro")));
         match masked.or(read_only) {
             None => Protection::on(name),
             Some(open) => Protection::off(name, format!("{open} is open")),
@@ -214,12 +218,15 @@ impl Seen {
         match (self.core_pattern.trim().bytes().next(), limit) {
             // The kernel starts the program unless the limit is exactly 1.
             (Some(b'|'), Some(1)) => Protection::on(name),
-            (Some(b'|'), _) => {
-                Protection::off(name, "a program of the host takes core dumps, and the limit does not stop it")
-                    .mend("start the server with a limit of at least 1 byte on core files: ulimit -c 1")
+            (Some(b'|'), _) => Protection::off(
+                name,
+                "a program of the host takes core dumps, and the limit does not stop it",
+            )
+            .mend("start the server with a limit of at least 1 byte on core files: ulimit -c 1"),
+            (Some(b'@'), _) => {
+                Protection::off(name, "core dumps go to a socket of the host, which no limit stops")
+                    .mend("sysctl kernel.core_pattern=core")
             }
-            (Some(b'@'), _) => Protection::off(name, "core dumps go to a socket of the host, which no limit stops")
-                .mend("sysctl kernel.core_pattern=core"),
             (_, Some(limit)) if limit < CORE_FILE_BYTES_MIN => Protection::on(name),
             (_, _) => Protection::off(name, "core files are not limited"),
         }
@@ -228,7 +235,7 @@ impl Seen {
     fn open_files_limit(&self) -> Protection {
         let name = ProtectionName::OpenFilesLimit;
         match self.hard_limit("Max open files") {
-            Some(limit) if limit <= OPEN_FILES_MAX => Protection::on(name),
+            Some(limit) if limit <= u64::from(OPEN_FILES_MAX) => Protection::on(name),
             _ => Protection::off(name, "open files are not limited"),
         }
     }
@@ -312,7 +319,8 @@ pub(super) fn without_sandbox(facts: &Facts, failure: &str) -> Vec<Protection> {
         }
     };
     // The first reason counts.
-    let mut all: Vec<Protection> = of_the_jail(facts).into_iter().filter(|protection| !protection.on).collect();
+    let mut all: Vec<Protection> =
+        of_the_jail(facts).into_iter().filter(|protection| !protection.on).collect();
     all.extend(ProtectionName::ALL.iter().map(of));
     all
 }

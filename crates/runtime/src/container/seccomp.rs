@@ -119,9 +119,7 @@ impl Rule {
                 let [unix, inet, inet6, netlink] = FAMILIES;
                 let internet = family == inet || family == inet6;
                 let usual = types.contains(&(kind & SOCKET_TYPE_MASK)) && protocols.contains(&protocol);
-                refuse_unless(
-                    family == unix || (internet && usual) || (family == netlink && protocol == 0),
-                )
+                refuse_unless(family == unix || (internet && usual) || (family == netlink && protocol == 0))
             }
             Rule::KeptLimit { argument, limit, .. } if low(*argument) != *limit => Verdict::Allow,
             Rule::KeptLimit { new_and_old: None, .. } => Verdict::Pretend,
@@ -269,7 +267,8 @@ mod tests {
         let socket = &rules[&u32::try_from(libc::SYS_socket).unwrap()];
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let make = |family: i32, kind: i32, protocol: i32| {
-            let [family, kind, protocol] = [family, kind | flags, protocol].map(|n| u64::from(n.cast_unsigned()));
+            let [family, kind, protocol] =
+                [family, kind | flags, protocol].map(|n| u64::from(n.cast_unsigned()));
             socket.verdict([family, kind, protocol, 0, 0, 0])
         };
         let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
@@ -322,9 +321,8 @@ mod tests {
         let rule = |number: libc::c_long| &rules[&u32::try_from(number).unwrap()];
         let set = |limit: u64| rule(libc::SYS_setrlimit).verdict([limit, 1 << 40, 0, 0, 0, 0]);
         assert_eq!((set(7), set(4)), (Verdict::Allow, Verdict::Pretend));
-        let change = |limit: u64, new: u64, old: u64| {
-            rule(libc::SYS_prlimit64).verdict([0, limit, new, old, 0, 0])
-        };
+        let change =
+            |limit: u64, new: u64, old: u64| rule(libc::SYS_prlimit64).verdict([0, limit, new, old, 0, 0]);
         assert_eq!(change(7, 1 << 40, 1 << 40), Verdict::Allow);
         assert_eq!(change(4, 0, 1 << 40), Verdict::Allow, "it can be asked");
         assert_eq!(change(4, 1 << 40, 0), Verdict::Pretend);

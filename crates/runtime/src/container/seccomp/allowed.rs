@@ -320,4 +320,3 @@ pub(super) const ALLOWED: &[(&str, &[libc::c_long])] = &[
         ],
     ),
 ];
-
