@@ -3,7 +3,11 @@
 //!
 //! ```text
 //! /sys/fs/cgroup/<hierarchy>/microsandbox/<server key>/<sandbox id>/
+//! /sys/fs/cgroup/cpu/microsandbox/<server key>/<sandbox id>/programs/
 //! ```
+//!
+//! The first process is in the upper group of every hierarchy, which so is the root that the sandbox sees; programs are
+//! in the lower one, which alone has the limit on processor time.
 //!
 //! Kernel document: `Documentation/admin-guide/cgroup-v1/`.
 
@@ -85,9 +89,8 @@ impl V1 {
     }
 
     fn make(&self, id: &SandboxId) -> io::Result<()> {
-        self.directories()
-            .into_iter()
-            .try_for_each(|directory| fs_err::create_dir(directory.join(id.as_str())))
+        let upper = self.directories().into_iter().map(|directory| directory.join(id.as_str()));
+        upper.chain(self.programs(id)).try_for_each(fs_err::create_dir)
     }
 
     /// Every limit, with the file that holds it.
@@ -101,8 +104,8 @@ impl V1 {
         // Memory and swap together: no swap.
         set(Limit::Swap, &self.memory, WITH_SWAP, limits.memory_bytes);
         let millis = u64::from(limits.cpu_millis);
-        set(Limit::Cpu, &self.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
-        set(Limit::Cpu, &self.cpu, "cpu.cfs_quota_us", CPU_PERIOD_US * millis / 1000);
+        set(Limit::Cpu, &self.cpu, "programs/cpu.cfs_period_us", CPU_PERIOD_US);
+        set(Limit::Cpu, &self.cpu, "programs/cpu.cfs_quota_us", CPU_PERIOD_US * millis / 1000);
         set(Limit::Cpu, &self.cpu, "cpu.shares", (CPU_SHARES * millis / 1000).max(2));
         set(Limit::Pids, &self.pids, "pids.max", u64::from(limits.pids));
         let weights = self.blkio.iter().flat_map(|directory| {
@@ -132,6 +135,11 @@ impl V1 {
         let missing = || io::Error::new(io::ErrorKind::Unsupported, "this host does not count memory");
         Ok(self.memory.as_ref().ok_or_else(missing)?.join(id.as_str()).join(file))
     }
+
+    /// The group of a sandbox's programs, where processor time can be limited.
+    fn programs(&self, id: &SandboxId) -> Option<PathBuf> {
+        self.cpu.as_ref().map(|cpu| cpu.join(id.as_str()).join("programs"))
+    }
 }
 
 impl Cgroups for V1 {
@@ -144,15 +152,14 @@ impl Cgroups for V1 {
     }
 
     fn entry_files(&self, id: &SandboxId) -> Vec<PathBuf> {
-        let programs = self.program_entry_file(id);
-        let all = self.directories().into_iter().map(|directory| directory.join(id.as_str()).join("tasks"));
-        all.filter(|file| self.cpu.is_none() || *file != programs).collect()
+        self.directories().into_iter().map(|directory| directory.join(id.as_str()).join("tasks")).collect()
     }
 
     fn program_entry_file(&self, id: &SandboxId) -> PathBuf {
         // Without processor limits programs enter, for a second time, a group that they are in.
-        let directory = self.cpu.as_deref().or_else(|| self.directories().first().copied());
-        directory.map_or_else(|| PathBuf::from("/dev/null"), |found| found.join(id.as_str()).join("tasks"))
+        let first = || Some(self.directories().first()?.join(id.as_str()));
+        let group = self.programs(id).or_else(first);
+        group.map_or_else(|| PathBuf::from("/dev/null"), |group| group.join("tasks"))
     }
 
     fn usage(&self, id: &SandboxId) -> io::Result<Usage> {
@@ -175,6 +182,9 @@ impl Cgroups for V1 {
     }
 
     fn remove(&self, id: &SandboxId) -> io::Result<()> {
+        if let Some(programs) = self.programs(id) {
+            remove_group(&programs)?;
+        }
         for directory in self.directories() {
             remove_group(&directory.join(id.as_str()))?;
         }
@@ -195,7 +205,8 @@ impl Cgroups for V1 {
     }
 
     fn kill(&self, id: &SandboxId) -> io::Result<()> {
-        self.directories().into_iter().try_for_each(|directory| kill_members(&directory.join(id.as_str())))
+        let upper = self.directories().into_iter().map(|directory| directory.join(id.as_str()));
+        upper.chain(self.programs(id)).try_for_each(|group| kill_members(&group))
     }
 
     fn remove_own(&self) -> io::Result<()> {
@@ -316,7 +327,7 @@ mod tests {
         let read = |path: &str| fs_err::read_to_string(root.join(path.replace("ID", id.as_str()))).unwrap();
         assert_eq!(read("memory/ID/memory.limit_in_bytes"), "1048576");
         assert_eq!(read("memory/ID/memory.memsw.limit_in_bytes"), "1048576");
-        assert_eq!(read("cpu/ID/cpu.cfs_quota_us"), "150000");
+        assert_eq!(read("cpu/ID/programs/cpu.cfs_quota_us"), "150000");
         assert_eq!(read("cpu/ID/cpu.shares"), "1536");
         assert_eq!(read("pids/ID/pids.max"), "7");
         assert_eq!(groups.list().unwrap(), [id]);
@@ -332,8 +343,9 @@ mod tests {
 
         let id = SandboxId::parse("0123456789abcdef").unwrap();
         let both = V1 { cpu: Some("/c".into()), pids: Some("/p".into()), ..V1::default() };
-        assert_eq!(both.program_entry_file(&id), Path::new("/c/0123456789abcdef/tasks"));
-        assert_eq!(both.entry_files(&id), [Path::new("/p/0123456789abcdef/tasks")]);
+        assert_eq!(both.program_entry_file(&id), Path::new("/c/0123456789abcdef/programs/tasks"));
+        let entries = ["/c/0123456789abcdef/tasks", "/p/0123456789abcdef/tasks"].map(PathBuf::from);
+        assert_eq!(both.entry_files(&id), entries);
         let without = V1 { pids: Some("/p".into()), ..V1::default() };
         assert_eq!(without.program_entry_file(&id), Path::new("/p/0123456789abcdef/tasks"));
         assert_eq!(without.entry_files(&id), [Path::new("/p/0123456789abcdef/tasks")]);

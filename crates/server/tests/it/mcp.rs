@@ -289,6 +289,7 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
         ("sandbox_stop", vec!["namespace", "sandbox"], [false, true, true]),
         ("sandbox_run_code", vec!["code", "language", "sandbox"], [false, true, false]),
         ("sandbox_run_command", vec!["command", "namespace", "sandbox"], [false, true, false]),
+        ("sandbox_get", vec!["namespace", "sandbox"], [true, false, true]),
         ("sandbox_get_metrics", vec!["namespace"], [true, false, true]),
         ("image_pull", vec!["image"], [false, false, true]),
         ("image_list", vec![], [true, false, true]),
