@@ -14,7 +14,7 @@ from conftest import Wire
 from host import Server
 
 IMAGE = "microsandbox/python"
-# What is used while the limit is a quarter of a processor: half of one would be no limit, a tenth not what was paid for.
+# What two busy processes may use together while the limit is a quarter of a processor.
 QUARTER = (0.1, 0.45)
 
 FORKS = """

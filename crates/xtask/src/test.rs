@@ -87,7 +87,8 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
     setup::run(workspace)?;
     let mut rows = Vec::new();
     if kinds.iter().any(|kind| kind.needs_programs()) {
-        rows.extend(failed_build(workspace));
+        let scope = if kinds.contains(&Kind::Rust) { Scope::Tests } else { Scope::Programs };
+        rows.extend(failed_build(workspace, scope));
     }
     if rows.is_empty() {
         rows.extend(kinds.into_iter().map(|kind| row(workspace, kind)));
@@ -95,10 +96,10 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
     report(&rows)
 }
 
-/// Builds the programs and all tests; a row only when that fails, since then nothing else can be run.
-fn failed_build(workspace: &Workspace) -> Option<Row> {
+/// Builds what is needed; a row only when that fails, since then nothing else can be run.
+fn failed_build(workspace: &Workspace, scope: Scope) -> Option<Row> {
     let started = Instant::now();
-    let error = build::programs(workspace, Profile::Dev, Scope::Tests).err()?;
+    let error = build::programs(workspace, Profile::Dev, scope).err()?;
     let counts = Counts { failed: 1, ..Counts::default() };
     Some(Row {
         name: "build",
