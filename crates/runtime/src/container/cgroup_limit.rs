@@ -132,6 +132,12 @@ pub(super) fn all_off(gap: &Gap) -> Vec<Protection> {
     Limit::ALL.map(|limit| gap.off(limit)).to_vec()
 }
 
+/// Why swap cannot be limited on a kernel that does not count it, and what is done `instead`.
+pub(super) fn uncounted_swap(instead: &str) -> Gap {
+    let why = format!("the kernel does not count swap (swapaccount=0){instead}");
+    Gap::new(why, "boot with swapaccount=1, or switch swap off with swapoff -a")
+}
+
 /// Says why no disk of this host is shared by weight, if that is so: with most schedulers the weight is a number that
 /// nobody reads.
 pub(super) fn disk_gap(blocks: &Path, cost_file: &Path) -> Option<(Limit, Gap)> {

@@ -18,7 +18,9 @@ use protocol::isolation::Protection;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::{Cgroups, Limits};
-use super::cgroup_limit::{Gap, Limit, Setting, apply, disk_gap, field, read_number, try_out};
+use super::cgroup_limit::{
+    Gap, Limit, Setting, apply, disk_gap, field, read_number, try_out, uncounted_swap,
+};
 use crate::backend::Usage;
 use crate::spec::SandboxId;
 
@@ -123,8 +125,7 @@ impl V1 {
         if memory.join(WITH_SWAP).exists() {
             return None;
         }
-        let why = "the kernel does not count swap (swapaccount=0); memory.swappiness is 0 instead";
-        Some((Limit::Swap, Gap::new(why, "boot with swapaccount=1, or switch swap off with swapoff -a")))
+        Some((Limit::Swap, uncounted_swap("; memory.swappiness is 0 instead")))
     }
 
     fn holds(&self, limit: Limit) -> bool {

@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags, open};
 use protocol::isolation::Protection;
 
 use super::cgroup::{Cgroups, Limits};
-use super::cgroup_limit::{Limit, Setting, apply, disk_gap, field, read_number, try_out};
+use super::cgroup_limit::{Limit, Setting, apply, disk_gap, field, read_number, try_out, uncounted_swap};
 use super::cgroup_place::Prepared;
 use super::cgroup_v1::kill_members;
 use crate::backend::Usage;
@@ -56,6 +56,9 @@ impl V2 {
         let group = groups.group(&id);
         groups.weight_file =
             ["io.bfq.weight", "io.weight"].into_iter().find(|name| group.join(name).exists());
+        if group.join("memory.max").exists() && !group.join("memory.swap.max").exists() {
+            gaps.push((Limit::Swap, uncounted_swap("")));
+        }
         gaps.extend(disk_gap(Path::new("/sys/block"), Path::new("/sys/fs/cgroup/io.cost.qos")));
         groups.held = try_out(&groups.settings(&id, TRIAL), &gaps);
         groups.remove(&id)?;
