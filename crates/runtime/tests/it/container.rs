@@ -161,13 +161,13 @@ async fn each_limit_of_the_host_is_held_or_has_a_reason() {
     }
     let host = Host::new("limits");
     let limits = host.backend.limits().to_vec();
-    let names: Vec<&str> = limits.iter().map(|limit| limit.name).collect();
+    let names: Vec<&str> = limits.iter().map(|limit| limit.name.text()).collect();
     assert_eq!(names, ["memory_limit", "swap_limit", "cpu_limit", "pids_limit", "io_weight"]);
     for limit in &limits {
         assert_eq!(limit.on, limit.why.is_none(), "{limit:?}");
     }
     for needed in ["memory_limit", "cpu_limit", "pids_limit"] {
-        assert!(limits.iter().any(|limit| limit.name == needed && limit.on), "{limits:?}");
+        assert!(limits.iter().any(|limit| limit.name.text() == needed && limit.on), "{limits:?}");
     }
     // What is said is what is so: a sandbox of 64 processes has no more.
     let sandbox = host.start().await;
