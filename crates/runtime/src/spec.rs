@@ -58,6 +58,12 @@ pub struct SandboxSpec {
     pub cpu_millis: u32,
     /// Most processes and threads.
     pub pids_max: u32,
+    /// Most file descriptors of one process.
+    pub open_files_max: u32,
+    /// Share of a busy disk, against 100 of others.
+    pub io_weight: u32,
+    /// Size of `/dev/shm` in MiB.
+    pub shm_mib: u32,
     /// Environment of kernels and commands, over the default one; a later entry wins.
     pub envs: Vec<(String, String)>,
     /// The directory in which kernels and commands start, made if the image has none; the home directory if none is
@@ -140,6 +146,9 @@ mod tests {
             memory_mib: 512,
             cpu_millis: 1000,
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,

@@ -235,7 +235,7 @@ impl Seen {
     fn open_files_limit(&self) -> Protection {
         let name = ProtectionName::OpenFilesLimit;
         match self.hard_limit("Max open files") {
-            Some(limit) if limit <= OPEN_FILES_MAX => Protection::on(name),
+            Some(limit) if limit <= u64::from(OPEN_FILES_MAX) => Protection::on(name),
             _ => Protection::off(name, "open files are not limited"),
         }
     }

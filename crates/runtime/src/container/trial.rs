@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jail::facts::Facts;
 use protocol::isolation::Isolation;
+use protocol::limits::{IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
@@ -58,6 +59,9 @@ async fn start(backend: &impl Backend, image: &Path) -> Result<Isolation, String
         memory_mib: MEMORY_MIB,
         cpu_millis: 1000,
         pids_max: PIDS_MAX,
+        open_files_max: OPEN_FILES_DEFAULT,
+        io_weight: IO_WEIGHT_DEFAULT,
+        shm_mib: SHM_MIB_DEFAULT,
         envs: Vec::new(),
         workdir: None,
         user: None,

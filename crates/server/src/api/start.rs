@@ -10,7 +10,10 @@ use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
 use protocol::calls::{Config, ImageSource, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
+use protocol::limits::{
+    IO_WEIGHT_DEFAULT, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, OPEN_FILES_DEFAULT, PIDS_DEFAULT, SHM_MIB_DEFAULT,
+    START_WAIT,
+};
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
@@ -48,6 +51,7 @@ async fn wanted(
         return Err(bad(text).remedy(format!("leave '{key}' out")));
     }
     let memory_mib = memory(&config, app.host())?;
+    let shm_mib = shm(&config, memory_mib)?;
     let Some(name) = config.image else {
         return Ok(None);
     };
@@ -69,6 +73,10 @@ async fn wanted(
         lease: Leased(lease.map(Arc::new)),
         memory_mib,
         cpu_millis,
+        pids_max: config.pids.unwrap_or(PIDS_DEFAULT),
+        open_files_max: config.open_files.unwrap_or(OPEN_FILES_DEFAULT),
+        io_weight: config.io_weight.unwrap_or(IO_WEIGHT_DEFAULT),
+        shm_mib,
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
@@ -85,6 +93,17 @@ fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
         )));
     }
     Ok(memory_mib)
+}
+
+/// What is in `/dev/shm` is memory, so a larger one than that could not be filled.
+fn shm(config: &Config, memory_mib: u32) -> Result<u32, ApiError> {
+    let shm_mib = config.shm.unwrap_or(SHM_MIB_DEFAULT.min(memory_mib));
+    if shm_mib > memory_mib {
+        return Err(bad(format!(
+            "Invalid 'config.shm' parameter: it must be at most the sandbox's memory of {memory_mib} MiB, not {shm_mib}"
+        )));
+    }
+    Ok(shm_mib)
 }
 
 /// Returns the processors to give, and whether that is less than was asked for.

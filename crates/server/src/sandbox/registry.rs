@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::{ImageSource, Target};
-use protocol::limits::{PIDS_MAX, STOP_WAIT};
+use protocol::limits::STOP_WAIT;
 use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -46,6 +46,10 @@ pub(crate) struct Wanted {
     pub(crate) rootfs: Rootfs,
     pub(crate) memory_mib: u32,
     pub(crate) cpu_millis: u32,
+    pub(crate) pids_max: u32,
+    pub(crate) open_files_max: u32,
+    pub(crate) io_weight: u32,
+    pub(crate) shm_mib: u32,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
@@ -341,7 +345,10 @@ impl Wanted {
             rootfs: self.rootfs.clone(),
             memory_mib: self.memory_mib,
             cpu_millis: self.cpu_millis,
-            pids_max: PIDS_MAX,
+            pids_max: self.pids_max,
+            open_files_max: self.open_files_max,
+            io_weight: self.io_weight,
+            shm_mib: self.shm_mib,
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
@@ -355,6 +362,10 @@ impl Wanted {
             ("image", self.image != other.image),
             ("memory", self.memory_mib != other.memory_mib),
             ("cpus", self.cpu_millis != other.cpu_millis),
+            ("pids", self.pids_max != other.pids_max),
+            ("open_files", self.open_files_max != other.open_files_max),
+            ("io_weight", self.io_weight != other.io_weight),
+            ("shm", self.shm_mib != other.shm_mib),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
         ];

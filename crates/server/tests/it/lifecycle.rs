@@ -33,8 +33,14 @@ async fn everything_that_is_configured_reaches_the_backend() {
     params["config"]["workdir"] = json!("/srv");
     params["config"]["cpu_millis"] = json!(250);
     params["config"]["memory"] = json!(1024);
+    params["config"]["pids"] = json!(100);
+    params["config"]["open_files"] = json!(1000);
+    params["config"]["shm"] = json!(32);
+    params["config"]["io_weight"] = json!(50);
     server.result("sandbox.start", params).await;
     let spec = server.fake.last().spec().clone();
+    let limits = (spec.pids_max, spec.open_files_max, spec.shm_mib, spec.io_weight);
+    assert_eq!(limits, (100, 1000, 32, 50));
     assert_eq!(spec.envs, [("A", "1"), ("B", "x=y")].map(|(k, v)| (k.to_owned(), v.to_owned())));
     assert_eq!((spec.workdir.as_deref(), spec.cpu_millis, spec.memory_mib), (Some("/srv"), 250, 1024));
 }
