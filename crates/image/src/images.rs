@@ -17,7 +17,7 @@ use protocol::limits::{ENVS_BYTES_MAX, ENVS_MAX};
 
 use crate::pull::{PullError, PullPolicy, Puller};
 use crate::reference::{Reference, ReferenceError};
-use crate::registry::{Registry, RegistryConfig, RegistryError};
+use crate::registry::{NamedBy, Registry, RegistryConfig, RegistryError};
 use crate::resolver::{Allowed, ResolveError, Resolver};
 use crate::store::{ImageRecord, Lease, Removed, Store, StoreError};
 use crate::{ImageName, Rootfs, RootfsMount};
@@ -131,6 +131,8 @@ impl Images {
         registries: RegistryConfig,
         defaults_from_registry: bool,
     ) -> Result<Images, OpenError> {
+        // Whoever names an image here does so over the network.
+        let registries = RegistryConfig { named_by: NamedBy::Clients, ..registries };
         let own = Resolver::new(home, allowed).map_err(OpenError::Allowed)?;
         let store = Store::open(&home.join("images"))?;
         let puller = Puller::new(store.clone(), Registry::new(registries.clone())?);

@@ -293,7 +293,7 @@ mod tests {
             (arguments.policy, arguments.registry.default.registry.as_str()),
             (Policy::Never, "r.example")
         );
-        assert_eq!((arguments.registry.mirror.len(), arguments.registry.plain_http.len()), (1, 2));
+        assert_eq!((arguments.registry.mirror.len(), arguments.registry.connection.plain_http.len()), (1, 2));
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Auth {
             let to = authority(&realm);
             let allowed = format!(
                 "credentials for a registry go to its own host or a domain above it; if {to} is its token server, the \
-                 operator adds it to the trusted hosts"
+                 operator names it: --trusted-registry {to}"
             );
             return Err(refused("a token server", registry, format!("{to} is another host"), allowed).into());
         }

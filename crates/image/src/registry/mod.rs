@@ -35,7 +35,7 @@ mod transport;
 use std::sync::Arc;
 
 pub use blob::BlobSink;
-pub use config::{RegistryConfig, World};
+pub use config::{NamedBy, RegistryConfig, World};
 pub use error::{ContentError, RegistryError};
 pub use manifest::Compression;
 pub use oci_spec::image::{Descriptor, Digest};
@@ -91,6 +91,7 @@ impl Registry {
         let named = |text: &String| parse_registry(text).unwrap_or_else(|_| text.clone());
         config.mirrors =
             config.mirrors.iter().map(|(of, list)| (named(of), list.iter().map(named).collect())).collect();
+        config.default_registry = named(&config.default_registry);
         let config = Arc::new(config);
         let transport = Transport::new(Arc::clone(&config))?;
         let auth = Auth::new(Arc::clone(&config));

@@ -139,12 +139,12 @@ impl<'a> Session<'a> {
         question: &Question<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let server = self.transport.server(&self.purpose.registry).await?;
+        let (server, reach) = self.transport.server(&self.purpose.registry).await?;
         let url = server.join(&question.path).expect("checked names and digests are a path");
         let mut headers = HeaderMap::new();
         headers.extend(question.header.clone());
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
-        self.transport.get(url, headers).await?.check(question.what)
+        self.transport.get(url, reach, headers).await?.check(question.what)
     }
 }
 

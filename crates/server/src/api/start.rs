@@ -175,6 +175,10 @@ pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
                 ApiError::new(ErrorCode::NoCapacity, format!("Image '{name}' is not pulled now: {pull}"))
                     .remedy("try again later")
             }
+            PullError::Registry(near @ RegistryError::Near { .. }) => {
+                let text = format!("Image '{name}' is not pulled: {near}");
+                bad(text).remedy("name an image of a registry on the internet, or ask the server's operator")
+            }
             PullError::Platform { .. } => not_found(pull).remedy(GET_IMAGE),
             PullError::Registry(registry) => failed(registry),
             PullError::Layer(_) | PullError::Unpack(_) => failed(&chain(pull.as_ref())),

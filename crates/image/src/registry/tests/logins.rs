@@ -143,7 +143,7 @@ async fn credentials_do_not_go_to_a_token_server_on_another_host() {
     let reference = format!("{}/app", server.name());
     let with_login = || login(&server.name(), config(&[&server, &tokens]));
     let error = resolve(with_login(), &reference).await.unwrap_err();
-    assert!(told(&error).contains("trusted hosts"), "{error}");
+    assert!(told(&error).contains("--trusted-registry"), "{error}");
     assert!(tokens.asked().is_empty());
 
     resolve(config(&[&server, &tokens]), &reference).await.expect("without credentials anybody may ask");
