@@ -9,7 +9,7 @@ use image::pull::PullPolicy;
 use image::registry::Platform;
 
 use crate::args::{BuildBaseArgs, HomeArgs};
-use crate::registry::{self, DefaultRegistryArgs, RegistryArgs};
+use crate::registry::{self, ConnectionArgs, DefaultRegistryArgs, RegistryArgs};
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -221,6 +221,13 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input instead of asking for it
     #[arg(long)]
     pub(crate) password_stdin: bool,
+
+    /// Keep the login without asking the registry whether it takes it
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,

@@ -164,6 +164,23 @@ impl Registry {
         self.fetch_at(reference.registry(), reference, blob, sink).await
     }
 
+    /// Asks a registry whether it takes the login that is configured for it; `false` when it asks nobody for one, so
+    /// that nothing is known of the login.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; [`RegistryError::Denied`] when it does not take it.
+    pub async fn takes_login(&self, registry: &str) -> Result<bool, RegistryError> {
+        let shared = &*self.shared;
+        let session = Session::new(&shared.config, &shared.transport, &shared.auth, (registry, ""));
+        session.takes_login().await.map_err(|failure| match failure.error {
+            RegistryError::Denied { host, reason, .. } => {
+                let remedy = "check the name and the password".to_owned();
+                RegistryError::Denied { host, what: "the login".to_owned(), reason, remedy }
+            }
+            error => error,
+        })
+    }
+
     async fn resolve_at(
         &self,
         registry: &str,

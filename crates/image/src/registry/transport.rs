@@ -291,15 +291,20 @@ fn unanswered(url: &Url, reach: Reach, error: &reqwest::Error) -> Failure {
 
 fn forbidden_at(url: &Url, reach: Reach, forbidden: Forbidden) -> RegistryError {
     let host = authority(url);
-    let wrong = forbidden.to_string();
     let allowed = match (forbidden.place, reach) {
         (Place::Metadata, _) => "nothing is ever asked there".to_owned(),
-        (place, Reach::NamedByClient) => return RegistryError::Near { host, place: place.name() },
+        (_, Reach::NamedByClient) => {
+            format!("if it is meant, the operator starts the server with --trusted-registry {host}")
+        }
         (_, Reach::Named | Reach::PointedFrom(_)) => format!(
             "a registry may point only at what is no nearer to this machine than itself; if {host} is meant, the \
              operator names it: --trusted-registry {host}"
         ),
     };
+    if reach == Reach::NamedByClient {
+        return RegistryError::Near { host, place: forbidden.place.name(), allowed };
+    }
+    let wrong = forbidden.to_string();
     RegistryError::Refused { act: "a request to another host", host, wrong, allowed }
 }
 
