@@ -212,7 +212,7 @@ impl Puller {
     }
 
     /// Finds an image that is ready to use.
-    async fn stored(&self, reference: &Reference) -> Result<Option<ImageRecord>, PullError> {
+    pub(crate) async fn stored(&self, reference: &Reference) -> Result<Option<ImageRecord>, PullError> {
         let (store, name) = (self.store.clone(), reference.to_string());
         blocking(move || ready(&store, &name)).await
     }
