@@ -280,12 +280,16 @@ def test_a_registry_with_a_password_wants_a_login(msb: Msb, tmp_path: Path, imag
         host, reference = registry.address, f"{registry.address}/app:1"
         assert f"msb registry login {host}" in msb.refused("pull", reference)[1]
 
-        assert "is kept" in msb("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"wr0ng\n")
+        login = ("registry", "login", host, "-u", "ann", "--password-stdin")
+        assert "kept, unchecked" in msb(*login, "--no-verify", stdin=b"wr0ng\n")
         said = msb.refused("pull", reference)[1]
         assert "does not take the login" in said
         assert "wr0ng" not in said
 
-        msb("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"s3cret\n")
+        assert "kept, and works" in msb(*login, stdin=b"s3cret\n")
+        code, said = msb.refused(*login, stdin=b"wr0ng\n")
+        assert (code, "was not kept" in said, "does not take the login" in said) == (1, True, True), said
+        assert "wr0ng" not in said
         (file,) = [path for path in msb.home.iterdir() if path.is_file() and b"s3cret" in path.read_bytes()]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert json.loads(msb("registry", "ls", "--json")) == [{"registry": host, "kept_by": "msb"}]
@@ -298,11 +302,22 @@ def test_a_registry_with_a_password_wants_a_login(msb: Msb, tmp_path: Path, imag
         registry.end()
 
 
+def test_a_login_that_cannot_be_checked_is_not_kept(msb: Msb, registry: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        gone = f"127.0.0.1:{nobody.getsockname()[1]}"
+    for host, reason in [(gone, f"cannot reach {gone}"), (registry.address, "asks nobody for one")]:
+        code, said = msb.refused("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"s3cret\n")
+        assert (code, reason in said, "--no-verify" in said) == (1, True, True), said
+        assert "s3cret" not in said
+    assert json.loads(msb("registry", "ls", "--json")) == []
+    assert not msb.home.exists()
+
+
 def test_a_password_is_asked_for_without_showing_it(msb: Msb) -> None:
     code, said = msb.refused("registry", "login", "r.example", "-u", "ann")
     assert (code, "--password-stdin" in said) == (2, True), said
     leader, follower = pty.openpty()
-    command = [PROGRAMS / "msb", "registry", "login", "r.example", "-u", "ann"]
+    command = [PROGRAMS / "msb", "registry", "login", "r.example", "-u", "ann", "--no-verify"]
     process = subprocess.Popen(command, env=msb.environment, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""

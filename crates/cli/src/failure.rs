@@ -98,6 +98,18 @@ pub(crate) enum Failure {
     /// Logins cannot be worked with.
     #[error(transparent)]
     Logins(CredentialsError),
+    /// A login is not known to be right.
+    #[error("the login for {host} was not kept")]
+    Login {
+        /// The registry.
+        host: String,
+        /// What came of asking it.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// A login cannot be right or wrong.
+    #[error("the login for {0} was not kept: this registry asks nobody for one, so it cannot be checked")]
+    NoLoginWanted(String),
     /// A file of certificates cannot be used.
     #[error("cannot use the certificates in {file}: {why}")]
     Certificates {
@@ -213,6 +225,12 @@ impl Failure {
             Failure::Load { source, .. } => (load_advice(source), FAILED),
             Failure::Images(_) | Failure::Registry(_) | Failure::Logins(_) | Failure::Save { .. } => {
                 (None, FAILED)
+            }
+            Failure::Login { source, .. } if matches!(**source, RegistryError::Denied { .. }) => {
+                (None, FAILED)
+            }
+            Failure::Login { .. } | Failure::NoLoginWanted(_) => {
+                (hint("keep it unchecked with --no-verify"), FAILED)
             }
             Failure::NoPassword(_) => (hint("type it, or send it with --password-stdin"), USAGE),
             Failure::TooWeak(_) => (None, TOO_WEAK),

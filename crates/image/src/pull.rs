@@ -125,9 +125,7 @@ impl Puller {
         policy: PullPolicy,
     ) -> Result<ImageRecord, Arc<PullError>> {
         if policy != PullPolicy::Always {
-            let (store, name) = (self.store.clone(), reference.to_string());
-            let found = blocking(move || ready(&store, &name)).await.map_err(Arc::new)?;
-            match found {
+            match self.stored(reference).await.map_err(Arc::new)? {
                 Some(record) => return Ok(record),
                 None if policy == PullPolicy::Never => {
                     return Err(Arc::new(PullError::NotThere(reference.to_string())));
@@ -135,13 +133,17 @@ impl Puller {
                 None => {}
             }
         }
-        let mut pull = self.pull(reference);
+        let mut pull = self.begin(reference, policy);
         let ended = pull.wait_for(|pull| pull.outcome.is_some()).await;
         ended.ok().and_then(|pull| pull.outcome.clone()).unwrap_or_else(|| Err(Arc::new(PullError::Lost)))
     }
 
     /// Begins to pull, or joins whoever is at it, and returns the news of it.
     pub fn pull(&self, reference: &Reference) -> watch::Receiver<Pull> {
+        self.begin(reference, PullPolicy::Always)
+    }
+
+    fn begin(&self, reference: &Reference, policy: PullPolicy) -> watch::Receiver<Pull> {
         let name = reference.to_string();
         let mut pulls = self.pulls();
         let full = pulls.len() >= PULLS_MAX;
@@ -163,7 +165,7 @@ impl Puller {
         tokio::spawn(async move {
             let news = Arc::new(sender);
             let begun = Begun { puller: puller.clone(), name };
-            let outcome = puller.run(&reference, &news).await.map_err(Arc::new);
+            let outcome = puller.run(&reference, policy, &news).await.map_err(Arc::new);
             drop(begun);
             news.send_modify(|pull| pull.outcome = Some(outcome));
         });
@@ -173,8 +175,15 @@ impl Puller {
     async fn run(
         &self,
         reference: &Reference,
+        policy: PullPolicy,
         news: &Arc<watch::Sender<Pull>>,
     ) -> Result<ImageRecord, PullError> {
+        if policy != PullPolicy::Always {
+            // A pull that was under way when the caller looked may have ended before it could be joined.
+            if let Some(record) = self.stored(reference).await? {
+                return Ok(record);
+            }
+        }
         let holding = self.store.clone();
         let store = blocking(move || Ok(holding.holding()?)).await?;
         let resolved = self.registry.resolve(reference, &self.platform).await?;
@@ -200,6 +209,12 @@ impl Puller {
             Ok(record)
         })
         .await
+    }
+
+    /// Finds an image that is ready to use.
+    pub(crate) async fn stored(&self, reference: &Reference) -> Result<Option<ImageRecord>, PullError> {
+        let (store, name) = (self.store.clone(), reference.to_string());
+        blocking(move || ready(&store, &name)).await
     }
 
     /// Fetches layers side by side, and unpacks them in their order.

@@ -9,7 +9,7 @@ use image::pull::PullPolicy;
 use image::registry::Platform;
 
 use crate::args::{BuildBaseArgs, HomeArgs};
-use crate::registry::{self, DefaultRegistryArgs, RegistryArgs};
+use crate::registry::{self, ConnectionArgs, DefaultRegistryArgs, RegistryArgs};
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -222,6 +222,13 @@ pub(crate) struct LoginArgs {
     #[arg(long)]
     pub(crate) password_stdin: bool,
 
+    /// Keep the login without asking the registry whether it takes it
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+
     #[command(flatten)]
     pub(crate) home: HomeArgs,
 }
@@ -293,7 +300,7 @@ mod tests {
             (arguments.policy, arguments.registry.default.registry.as_str()),
             (Policy::Never, "r.example")
         );
-        assert_eq!((arguments.registry.mirror.len(), arguments.registry.plain_http.len()), (1, 2));
+        assert_eq!((arguments.registry.mirror.len(), arguments.registry.connection.plain_http.len()), (1, 2));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
         let wanted = wanted(app, &target, config, cpu_millis).await?;
         let started = app.registry().start(&target, wanted.as_ref()).await;
         let started = started.map_err(|refused| refused_start(&target, refused))?;
-        Ok((started, wanted.and_then(|wanted| wanted.from.clone())))
+        Ok((started, wanted.map(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
         Ok(Ok((started, from))) => Ok(describe(&target, &started, from, clamped)),
@@ -67,7 +67,7 @@ async fn wanted(
         rootfs: Rootfs { mounts: rootfs.mounts.into_iter().map(mount).collect() },
         prestart: language(&image),
         image: image.to_string(),
-        from: describe_source(&image, &from),
+        from: describe_source(&from),
         image_source: source_word(&from),
         image_reference: source_reference(&from),
         lease: Leased(lease.map(Arc::new)),
@@ -125,7 +125,7 @@ fn language(image: &ImageName) -> Option<Language> {
 /// Without a word of it, an image's programs start in `/`; what is no image has a home.
 fn workdir_of(from: &Source) -> Option<String> {
     match from {
-        Source::Store { .. } => Some("/".to_owned()),
+        Source::Store(_) | Source::Registry(_) => Some("/".to_owned()),
         Source::Host | Source::Directory => None,
     }
 }
@@ -142,14 +142,13 @@ pub(super) fn policy(pull: Option<Pull>) -> PullPolicy {
     }
 }
 
-/// Says where one of the default images was found; of others the name says it.
-fn describe_source(image: &ImageName, from: &Source) -> Option<String> {
-    match (image, from) {
-        (ImageName::Python | ImageName::Node, Source::Host) => Some("this machine's own programs".to_owned()),
-        (ImageName::Python | ImageName::Node, Source::Store { reference, .. }) => {
-            Some(format!("{reference} of the image store"))
-        }
-        _ => None,
+/// Says where an image was found.
+fn describe_source(from: &Source) -> String {
+    match from {
+        Source::Store(stored) => format!("{} of the image store", stored.reference),
+        Source::Registry(stored) => format!("{}, pulled from the registry", stored.reference),
+        Source::Directory => "a directory of this machine".to_owned(),
+        Source::Host => "this machine's own programs".to_owned(),
     }
 }
 
@@ -210,6 +209,10 @@ pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
             PullError::TooMany => {
                 ApiError::new(ErrorCode::NoCapacity, format!("Image '{name}' is not pulled now: {pull}"))
                     .remedy("try again later")
+            }
+            PullError::Registry(near @ RegistryError::Near { .. }) => {
+                let text = format!("Image '{name}' is not pulled: {near}");
+                bad(text).remedy("name an image of a registry on the internet, or ask the server's operator")
             }
             PullError::Platform { .. } => not_found(pull).remedy(GET_IMAGE),
             PullError::Registry(registry) => failed(registry),

@@ -35,8 +35,8 @@ pub(crate) struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) image: String,
-    /// Where it was found, where the name does not say it.
-    pub(crate) from: Option<String>,
+    /// Where it was found.
+    pub(crate) from: String,
     /// Where it was found, in one word.
     pub(crate) image_source: ImageSource,
     /// Its reference and digest in the store, when it was found there.

@@ -25,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The machine that tests run on, as the server believes.
 pub(crate) const MACHINE: Host = Host { memory_mib: 4096, cpus: 4 };
 
+/// Returns what is said of a start.
+pub(crate) fn start_said(name: &str) -> String {
+    format!("Sandbox {name} started successfully (image: a directory of this machine)")
+}
+
 /// A running server.
 pub(crate) struct Server {
     pub(crate) fake: Fake,

@@ -7,12 +7,12 @@ use runtime::fake::Failure;
 use serde_json::{Value, json};
 use server::Access;
 
-use crate::client::{Answer, Server, run_params, target, within};
+use crate::client::{Answer, Server, run_params, start_said, target, within};
 
 #[tokio::test]
 async fn a_sandbox_starts_runs_and_stops() {
     let server = Server::start().await;
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
     let spec = server.fake.last().spec().clone();
     assert_eq!((spec.hostname.as_str(), spec.memory_mib, spec.cpu_millis), ("s", 512, 1000));
     assert_eq!(spec.rootfs.mounts[0].lowers, [fs_err::canonicalize(&server.image).unwrap()]);
@@ -21,7 +21,7 @@ async fn a_sandbox_starts_runs_and_stops() {
         assert_eq!(stopped, "Sandbox s stopped successfully");
         assert_eq!(server.fake.counts().live, 0);
     }
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
     assert_eq!(server.fake.counts().starts, 2);
 }
 
@@ -125,7 +125,7 @@ async fn a_start_past_its_deadline_fails_and_nothing_is_kept() {
     }
     within(server.fake.wait_until(|counts| counts.abandoned == counts.starts)).await;
     server.fake.behave(|behaviour| behaviour.start_takes = Some(Duration::ZERO));
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Server, command_params, run_params, target, within};
+use crate::client::{Answer, Server, command_params, run_params, start_said, target, within};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const ACCEPT: (&str, &str) = ("Accept", "application/json, text/event-stream");
@@ -333,7 +333,7 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
 async fn the_tools_do_what_the_methods_do() {
     let server = Server::start().await;
     let (text, is_error) = server.tool("sandbox_start", server.start_params("s")).await;
-    assert_eq!((text.as_str(), is_error), ("\"Sandbox s started successfully\"", false));
+    assert_eq!((text, is_error), (format!("\"{}\"", start_said("s")), false));
     let mut result = server.tool_result("sandbox_run_code", run_params("s", "out hello")).await;
     assert_eq!(result, server.result("sandbox.repl.run", run_params("s", "out hello")).await);
     let (text, _) = server.tool("sandbox_run_code", run_params("s", "out hello")).await;
