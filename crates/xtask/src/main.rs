@@ -36,7 +36,9 @@ Usage: cargo xtask <command>
   check                           format, lints, docs, types and the rules of the house
   fmt                             format Rust and Python
   test [KIND...]                  every kind of test, or some: check, rust, drivers, sdk, e2e
-  bench [--json FILE] [--dev]     measure against the bare interpreter (release build unless --dev)
+  bench [--only NAME] [--json FILE] [--dev]
+                                  measure start (against the bare interpreter) and pull (against skopeo and umoci);
+                                  release build unless --dev
 
 Commands that build walls (quickstart, test, bench) need root in this version.";
 
