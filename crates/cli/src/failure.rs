@@ -129,6 +129,9 @@ pub(crate) enum Failure {
     /// An archive is nothing to look at.
     #[error("an archive is not written to a terminal")]
     Terminal,
+    /// Standard output cannot be both.
+    #[error("the archive and what is said of it cannot both be written to standard output")]
+    Both,
     /// Somebody asked to end.
     #[error("interrupted: {0}")]
     Interrupted(&'static str),
@@ -210,6 +213,7 @@ impl Failure {
             }
             Failure::NoPassword(_) => (hint("type it, or send it with --password-stdin"), USAGE),
             Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
+            Failure::Both => (hint("name a file with -o FILE, or leave --json out"), USAGE),
             Failure::Interrupted(_) => (None, INTERRUPTED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }
