@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -245,3 +246,11 @@ def test_without_a_file_it_is_kept_ready_to_use(tmp_path: Path) -> None:
     assert (found["cmd"], found["workdir"], "LANG=C.UTF-8" in found["env"]) == (["python3"], "/", True)
     (layer,) = (home / "images" / "store-v1" / "layers").iterdir()
     assert (layer / "root" / "usr" / "bin" / "python3").exists()
+    (described,) = found["layers"]
+    blob = (
+        tmp_path / "home" / "images" / "store-v1" / "blobs" / described["blob"].removeprefix("sha256:")
+    ).read_bytes()
+    assert blob[:10] == bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255]), "compressed, without a word of when and where"
+    plain = gzip.decompress(blob)
+    assert f"sha256:{hashlib.sha256(plain).hexdigest()}" == described["diff_id"]
+    assert len(blob) < len(plain) / 2

@@ -145,6 +145,9 @@ pub(crate) enum Failure {
     /// This machine protects sandboxes less than it shall.
     #[error("this machine does not reach the level of isolation '{0}'")]
     TooWeak(Level),
+    /// Standard output cannot be both.
+    #[error("the archive and what is said of it cannot both be written to standard output")]
+    Both,
     /// Somebody asked to end.
     #[error("interrupted: {0}")]
     Interrupted(&'static str),
@@ -238,6 +241,7 @@ impl Failure {
                 (hint("mend it (msb doctor says more), or demand less with --min-isolation LEVEL"), TOO_WEAK)
             }
             Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
+            Failure::Both => (hint("name a file with -o FILE, or leave --json out"), USAGE),
             Failure::Interrupted(_) => (None, INTERRUPTED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }

@@ -382,6 +382,8 @@ pub const QUOTE_CHARS_MAX: usize = 160;
 pub const PULLS_MAX: usize = 32;
 /// Most layers of one image that are fetched at once.
 pub const PULL_LAYERS_AT_ONCE_MAX: usize = 3;
+/// Most layers of one image that are unpacked at once: each takes a processor, and one of zstd memory to look back into.
+pub const PULL_LAYERS_UNPACKED_AT_ONCE_MAX: usize = 2;
 
 /// Longest name of a release of Debian, in characters.
 pub const SUITE_CHARS_MAX: usize = 32;

@@ -37,7 +37,9 @@ Usage: cargo xtask <command>
   check                           format, lints, docs, types and the rules of the house
   fmt                             format Rust and Python
   test [KIND...]                  tests of some kinds: check, rust, drivers, sdk, e2e, v2guest; all; all but v2guest
-  bench [--json FILE] [--dev]     measure against the bare interpreter (release build unless --dev)
+  bench [--only NAME] [--json FILE] [--dev]
+                                  measure start (against the bare interpreter) and pull (against skopeo and umoci);
+                                  release build unless --dev
 
 Commands that build walls (quickstart, test, bench) need root in this version.";
 

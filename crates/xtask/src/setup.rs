@@ -116,6 +116,13 @@ const GUEST_PACKAGES: &[Package] = &[
     },
 ];
 
+/// What the benchmark of pulls needs besides.
+const PULL_BENCH_PACKAGES: &[Package] = &[Package {
+    name: "umoci",
+    why: "the benchmark of pulls compares with it",
+    is_there: || answers("umoci", &["--version"]),
+}];
+
 /// The oldest Python that the SDK supports.
 const PYTHON_MIN: &str = "3.10";
 const STAMP: &str = "microsandbox-setup";
@@ -135,8 +142,13 @@ pub(crate) fn for_guest() -> Result<()> {
     debian_packages(GUEST_PACKAGES)
 }
 
-fn debian_packages(packages: &[Package]) -> Result<()> {
-    let missing: Vec<&Package> = packages.iter().filter(|package| !(package.is_there)()).collect();
+/// Installs what only the benchmark of pulls needs.
+pub(crate) fn for_pull_bench() -> Result<()> {
+    debian_packages(PULL_BENCH_PACKAGES)
+}
+
+fn debian_packages(needed: &[Package]) -> Result<()> {
+    let missing: Vec<&Package> = needed.iter().filter(|package| !(package.is_there)()).collect();
     if missing.is_empty() {
         println!("setup: all packages of the system are there");
         return Ok(());

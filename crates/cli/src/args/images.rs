@@ -123,6 +123,10 @@ pub(crate) struct RemoveArgs {
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
 
@@ -159,6 +163,10 @@ pub(crate) struct SaveArgs {
     /// What to write
     #[arg(long, value_enum, default_value = "oci")]
     pub(crate) format: ArchiveFormat,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
@@ -199,6 +207,10 @@ pub(crate) struct LoadArgs {
     /// It is a tar of a root file system, whatever files it has
     #[arg(long, requires = "reference")]
     pub(crate) rootfs: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
