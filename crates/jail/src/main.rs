@@ -20,7 +20,9 @@
 mod error;
 mod handoff;
 mod inner;
+mod layers;
 mod outer;
+mod volume;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema};
 
 use crate::agent::Language;
 use crate::calls::ParseError;
-use crate::limits::CONFIG_ITEMS_MAX;
+use crate::limits::{CONFIG_ITEMS_MAX, DISK_MIB_MAX, DISK_MIB_MIN};
 use crate::names::{NamespaceName, SandboxName};
 use crate::params::{Params, ParamsError};
 
@@ -73,7 +73,11 @@ pub struct Config {
     /// Processors in thousandths of one; goes before `cpus`.
     #[schemars(range(min = 10, max = 255_000))]
     pub cpu_millis: Option<u32>,
-    /// `host:guest` volumes; must be empty on this server.
+    /// What the sandbox may write to its own file system, in MiB; metadata counts too.
+    #[schemars(range(min = DISK_MIB_MIN, max = DISK_MIB_MAX))]
+    pub disk: Option<u32>,
+    /// Directories of the server's machine: `host:guest` or `host:guest:ro` to read, `host:guest:rw` to write as well.
+    /// The server's operator says which there can be.
     #[schemars(default)]
     pub volumes: Vec<String>,
     /// `host:guest` ports; must be empty on this server.
@@ -224,6 +228,7 @@ impl Config {
             memory: config.optional_whole("memory", 1, u32::MAX)?,
             cpus: config.optional_whole("cpus", 1, 255)?,
             cpu_millis: config.optional_whole("cpu_millis", 10, 255_000)?,
+            disk: config.optional_whole("disk", DISK_MIB_MIN, DISK_MIB_MAX)?,
             volumes: config.optional_texts("volumes", CONFIG_ITEMS_MAX)?,
             ports: config.optional_texts("ports", CONFIG_ITEMS_MAX)?,
             envs: config.optional_assignments("envs")?,

@@ -13,4 +13,4 @@ pub mod spec;
 pub mod volume;
 
 pub use backend::{Backend, BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
-pub use spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
+pub use spec::{HostVolume, Rootfs, RootfsMount, SandboxId, SandboxSpec};

@@ -56,6 +56,10 @@ pub struct SandboxSpec {
     pub memory_mib: u32,
     /// Processor limit in thousandths of a core.
     pub cpu_millis: u32,
+    /// The most that it may write, in MiB; where the host cannot limit that, it is none.
+    pub disk_mib: u32,
+    /// The directories of the host that it shall have.
+    pub volumes: Vec<HostVolume>,
     /// Most processes and threads.
     pub pids_max: u32,
     /// Environment of kernels and commands, over the default one; a later entry wins.
@@ -128,6 +132,19 @@ pub struct RootfsMount {
     pub lowers: Vec<PathBuf>,
 }
 
+/// A directory of the host, beneath one that the operator allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostVolume {
+    /// The allowed directory, without links.
+    pub root: PathBuf,
+    /// Where it is beneath that one, as a relative path.
+    pub beneath: PathBuf,
+    /// Where it is, as an absolute path inside.
+    pub at: String,
+    /// Whether the sandbox can write to it.
+    pub writable: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +156,8 @@ mod tests {
             rootfs: Rootfs { mounts: vec![] },
             memory_mib: 512,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
             envs: vec![],
             workdir: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use protocol::agent::{Channel, CommandEnd, Language, Reply, Request, RunEnd};
 use runtime::agent::Event;
 use runtime::container::{ContainerBackend, Programs};
+use runtime::volume::DiskStore;
 use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec};
 
 /// One test's home and backend.
@@ -50,7 +51,7 @@ impl Host {
                 fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
             }
         }
-        Host { backend: ContainerBackend::open(&home, programs()).unwrap(), home }
+        Host { backend: ContainerBackend::open(&home, programs(), &DiskStore::default()).unwrap(), home }
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
@@ -65,6 +66,8 @@ impl Host {
             },
             memory_mib: 128,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
             envs: vec![],
             workdir: None,

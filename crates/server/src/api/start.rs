@@ -10,7 +10,10 @@ use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
 use protocol::calls::{Config, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
+use protocol::limits::{
+    DISK_MIB_DEFAULT, DISK_MIB_MAX, DISK_MIB_MIN, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT,
+};
+use runtime::volume::find_volumes;
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
@@ -41,13 +44,14 @@ async fn wanted(
     config: Config,
     cpu_millis: u32,
 ) -> Result<Option<Arc<Wanted>>, ApiError> {
-    if !config.volumes.is_empty() || !config.ports.is_empty() {
-        let key = if config.volumes.is_empty() { "ports" } else { "volumes" };
-        let text =
-            format!("Invalid 'config.{key}' parameter: this server offers no {key} yet, it must be empty");
-        return Err(bad(text).remedy(format!("leave '{key}' out")));
+    if !config.ports.is_empty() {
+        let text = "Invalid 'config.ports' parameter: this server offers no ports yet, it must be empty";
+        return Err(bad(text).remedy("leave 'ports' out"));
     }
     let memory_mib = memory(&config, app.host())?;
+    let disk_mib = disk(&config, app.registry().disk_mib_max())?;
+    let volumes = find_volumes(app.allowed_volumes(), &config.volumes)
+        .map_err(|error| bad(format!("Invalid 'config.volumes' parameter: {error}")))?;
     let Some(name) = config.image else {
         return Ok(None);
     };
@@ -67,6 +71,8 @@ async fn wanted(
         lease: Leased(lease.map(Arc::new)),
         memory_mib,
         cpu_millis,
+        disk_mib,
+        volumes,
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
@@ -83,6 +89,18 @@ fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
         )));
     }
     Ok(memory_mib)
+}
+
+/// Returns what a sandbox may write, in MiB.
+fn disk(config: &Config, most: Option<u32>) -> Result<u32, ApiError> {
+    let most = most.unwrap_or(DISK_MIB_MAX);
+    let disk_mib = config.disk.unwrap_or(DISK_MIB_DEFAULT.min(most));
+    if !(DISK_MIB_MIN..=most).contains(&disk_mib) {
+        return Err(bad(format!(
+            "Invalid 'config.disk' parameter: it must be from {DISK_MIB_MIN} to {most} MiB on this machine, not {disk_mib}"
+        )));
+    }
+    Ok(disk_mib)
 }
 
 /// Returns the processors to give, and whether that is less than was asked for.

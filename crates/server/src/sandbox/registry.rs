@@ -12,7 +12,7 @@ use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::Target;
 use protocol::limits::{PIDS_MAX, STOP_WAIT};
-use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
+use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
@@ -42,6 +42,8 @@ pub(crate) struct Wanted {
     pub(crate) rootfs: Rootfs,
     pub(crate) memory_mib: u32,
     pub(crate) cpu_millis: u32,
+    pub(crate) disk_mib: u32,
+    pub(crate) volumes: Vec<HostVolume>,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
@@ -285,6 +287,11 @@ impl Registry {
         list
     }
 
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    pub(crate) fn disk_mib_max(&self) -> Option<u32> {
+        self.backend.disk_mib_max()
+    }
+
     /// Lets nothing start any more, stops everything, and waits until all of it is gone.
     pub(crate) async fn close(&self) {
         let waits: Vec<watch::Receiver<State>> = {
@@ -322,6 +329,8 @@ impl Wanted {
             rootfs: self.rootfs.clone(),
             memory_mib: self.memory_mib,
             cpu_millis: self.cpu_millis,
+            disk_mib: self.disk_mib,
+            volumes: self.volumes.clone(),
             pids_max: PIDS_MAX,
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
@@ -336,6 +345,8 @@ impl Wanted {
             ("image", self.image != other.image),
             ("memory", self.memory_mib != other.memory_mib),
             ("cpus", self.cpu_millis != other.cpu_millis),
+            ("disk", self.disk_mib != other.disk_mib),
+            ("volumes", self.volumes != other.volumes),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
         ];
