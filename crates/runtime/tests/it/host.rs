@@ -51,7 +51,7 @@ impl Host {
         }
         for link in ["bin", "sbin", "lib", "lib64"] {
             let at = home.join("root").join(link);
-            if !at.exists() {
+            if at.symlink_metadata().is_err() {
                 fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
             }
         }

@@ -107,9 +107,7 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(
-            image=image, memory=memory, cpus=cpus, timeout=timeout, disk=disk, volumes=volumes
-        )
+        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout, disk=disk, volumes=volumes)
         try:
             yield sandbox
         except BaseException:
