@@ -15,6 +15,7 @@ use image::pull::PullError;
 use image::reference::ReferenceError;
 use image::registry::RegistryError;
 use image::registry::credentials::CredentialsError;
+use protocol::isolation::Level;
 use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
 
 use crate::args::HomeArgs;
@@ -129,6 +130,9 @@ pub(crate) enum Failure {
     /// An archive is nothing to look at.
     #[error("an archive is not written to a terminal")]
     Terminal,
+    /// This machine protects sandboxes less than it shall.
+    #[error("this machine does not reach the level of isolation '{0}'")]
+    TooWeak(Level),
     /// Somebody asked to end.
     #[error("interrupted: {0}")]
     Interrupted(&'static str),
@@ -158,6 +162,8 @@ pub(crate) enum LoadError {
 const USAGE: u8 = 2;
 /// Everything else.
 const FAILED: u8 = 1;
+/// This machine protects sandboxes less than is demanded.
+const TOO_WEAK: u8 = 3;
 /// Ended by SIGINT, as shells count it.
 const INTERRUPTED: u8 = 130;
 
@@ -209,6 +215,10 @@ impl Failure {
                 (None, FAILED)
             }
             Failure::NoPassword(_) => (hint("type it, or send it with --password-stdin"), USAGE),
+            Failure::TooWeak(_) => (None, TOO_WEAK),
+            Failure::Open(OpenError::TooWeak(_)) => {
+                (hint("mend it (msb doctor says more), or demand less with --min-isolation LEVEL"), TOO_WEAK)
+            }
             Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
             Failure::Interrupted(_) => (None, INTERRUPTED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),

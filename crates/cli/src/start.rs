@@ -39,6 +39,7 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         disk: DiskStore { kind: arguments.disk_store.into(), size_mib: arguments.disk_store_size },
         defaults_from_registry,
         registries,
+        min_isolation: arguments.min_isolation,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

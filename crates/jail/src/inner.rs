@@ -23,9 +23,11 @@ use rustix::thread::{
 use sys::mount::{MountAttributes, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, set_attributes};
 use sys::seccomp::Instruction;
 
+use crate::confine::{Open, confine};
 use crate::error::{Act, JailError};
 use crate::handoff::Receiver;
 use crate::outer::Inherited;
+use crate::probe::NO_CORE_BYTES;
 
 /// Connections that may wait until the agent takes them.
 const LISTEN_BACKLOG: i32 = 128;
@@ -255,7 +257,7 @@ fn set_limits(plan: &Plan) -> Result<(), JailError> {
         setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
     };
     lower(Resource::Nofile, plan.open_files_max).act(|| "limit open files".to_owned())?;
-    lower(Resource::Core, 0).act(|| "switch core dumps off".to_owned())?;
+    lower(Resource::Core, NO_CORE_BYTES).act(|| "switch core dumps off".to_owned())?;
     lower(Resource::Memlock, 64 * 1024).act(|| "limit locked memory".to_owned())
 }
 
@@ -290,6 +292,18 @@ fn config_pipe(config: &str) -> Result<OwnedFd, JailError> {
     Ok(OwnedFd::from(file))
 }
 
+/// Leaves nothing open but what is below the new root, and the agent's program, which is outside.
+fn shut_outside(agent: &OwnedFd) -> Result<(), JailError> {
+    let held = |path: &str| {
+        open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .act(|| format!("open {path}"))
+    };
+    let (root, dev) = (held("/")?, held("/dev")?);
+    confine(&Open { root: &root, dev: Some(&dev), program: Some(agent) })
+        .map_err(std::io::Error::other)
+        .act(|| "shut what is outside with landlock".to_owned())
+}
+
 /// Puts the agent's two descriptors where it looks for them, lets no other through, and executes it.
 fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<Infallible, JailError> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -315,6 +329,9 @@ fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<In
         error
     };
     sys::descriptors::cloexec_from(6).act(|| "close all other descriptors".to_owned()).map_err(failed)?;
+    if plan.landlock {
+        shut_outside(&agent).map_err(failed)?;
+    }
     sys::seccomp::install(&filter).act(|| "install the seccomp filter".to_owned()).map_err(failed)?;
     let name = c"msb-agent";
     let environment: [&CStr; 0] = [];

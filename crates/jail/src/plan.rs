@@ -49,6 +49,8 @@ pub struct Plan {
     pub capabilities: Vec<u32>,
     /// Most open files of one process.
     pub open_files_max: u64,
+    /// Whether landlock shuts everything outside of the new root; a host that cannot do it has said so before.
+    pub landlock: bool,
     /// The seccomp filter: code, jump if true, jump if false, operand.
     pub seccomp: Vec<(u16, u8, u8, u32)>,
 }

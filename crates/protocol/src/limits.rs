@@ -92,6 +92,8 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const START_WAIT: Duration = Duration::from_secs(180);
 /// How long the walls of one sandbox may take to stand and its agent to answer.
 pub const WALLS_WAIT: Duration = Duration::from_secs(30);
+/// How long it may take to find out, one by one, what this host can do for a wall.
+pub const PROBE_WAIT: Duration = Duration::from_secs(10);
 /// How long one sandbox may take to stop before its processes are given up on and reported.
 pub const STOP_WAIT: Duration = Duration::from_secs(20);
 /// Most sandboxes that run at once on one server.

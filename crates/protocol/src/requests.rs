@@ -109,6 +109,14 @@ pub struct Stop {
     pub target: Target,
 }
 
+/// Parameters of `sandbox.get`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct Get {
+    /// The sandbox.
+    #[schemars(flatten)]
+    pub target: Target,
+}
+
 /// Parameters of `sandbox.repl.run`.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 #[schemars(transform = namespace_has_default)]
@@ -271,6 +279,16 @@ impl JsonSchema for Pull {
 impl Parameters for Stop {
     fn read(params: &Params<'_>) -> Result<Stop, ParseError> {
         Ok(Stop { target: target(params, "stopping a sandbox")? })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(self.target.scope())
+    }
+}
+
+impl Parameters for Get {
+    fn read(params: &Params<'_>) -> Result<Get, ParseError> {
+        Ok(Get { target: target(params, "looking at a sandbox")? })
     }
 
     fn scope(&self) -> Option<Scope> {

@@ -20,6 +20,22 @@ impl Namespaces {
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS) as u64,
     );
+    /// None: a plain fork.
+    pub const NONE: Namespaces = Namespaces(0);
+    /// User.
+    pub const USER: Namespaces = Namespaces(libc::CLONE_NEWUSER as u64);
+    /// User and mount.
+    pub const MOUNT: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWNS) as u64);
+    /// User and pid.
+    pub const PID: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWPID) as u64);
+    /// User and net.
+    pub const NETWORK: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWNET) as u64);
+    /// User and ipc.
+    pub const IPC: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWIPC) as u64);
+    /// User and uts.
+    pub const UTS: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWUTS) as u64);
+    /// User and cgroup.
+    pub const CGROUP: Namespaces = Namespaces((libc::CLONE_NEWUSER | libc::CLONE_NEWCGROUP) as u64);
 }
 
 /// Which side of a fork this is.
@@ -36,12 +52,31 @@ pub enum Fork {
 /// # Errors
 /// `EBUSY` when the process has more than one thread (a fork would leave locks held by nobody); else what the kernel says.
 pub fn fork_sibling_into(namespaces: Namespaces) -> io::Result<Fork> {
+    fork_with(namespaces.0 | libc::CLONE_PARENT as u64, 0)
+}
+
+/// Forks into new kernel namespaces; the new process is a child of the caller.
+///
+/// # Errors
+/// As for [`fork_sibling_into`].
+pub fn fork_into(namespaces: Namespaces) -> io::Result<Fork> {
+    fork_with(namespaces.0, libc::SIGCHLD as u64)
+}
+
+/// Ends this process at once: nothing of what it inherited is flushed or run.
+pub fn leave(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+fn fork_with(flags: u64, exit_signal: u64) -> io::Result<Fork> {
     if thread_count()? != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     // SAFETY: clone_args is plain integers, for which all zeroes is a valid value.
     let mut arguments: libc::clone_args = unsafe { zeroed() };
-    arguments.flags = namespaces.0 | libc::CLONE_PARENT as u64;
+    arguments.flags = flags;
+    arguments.exit_signal = exit_signal;
     // SAFETY: without CLONE_VM the child has a copy of this memory, as after fork(2); there is exactly one thread
     // (checked above), so no lock is left behind locked. No stack is given: the child goes on where the parent is.
     let result =

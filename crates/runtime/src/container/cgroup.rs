@@ -7,6 +7,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use protocol::isolation::Protection;
+
 use super::cgroup_v1::V1;
 use crate::backend::Usage;
 use crate::spec::SandboxId;
@@ -35,6 +37,8 @@ pub(crate) trait Cgroups: Send + Sync {
     fn usage(&self, id: &SandboxId) -> io::Result<Usage>;
     /// Counts the processes of a sandbox that the kernel killed for its memory limit.
     fn oom_kills(&self, id: &SandboxId) -> io::Result<u64>;
+    /// Says which limits of a sandbox are in force, as the kernel has them now.
+    fn protections(&self, id: &SandboxId) -> Vec<Protection>;
     /// Removes a sandbox's groups; there must be no process in them any more. No group is no error.
     fn remove(&self, id: &SandboxId) -> io::Result<()>;
     /// Lists the sandboxes that have groups, whoever made them.

@@ -10,6 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use protocol::isolation::{Protection, ProtectionName};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::cgroup::{Cgroups, Limits};
@@ -22,6 +23,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 const REMOVE_TRIES: u32 = 50;
 /// What is waited in between: the last processes of a group are dead, the kernel is about to notice.
 const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// From here on a limit on memory is none.
+const UNLIMITED_BYTES: u64 = 1 << 60;
 
 /// The four hierarchies, each as the directory of this server in it.
 #[derive(Debug)]
@@ -99,6 +103,25 @@ impl Cgroups for V1 {
         Ok(field(&fs_err::read_to_string(control)?, "oom_kill").unwrap_or(0))
     }
 
+    fn protections(&self, id: &SandboxId) -> Vec<Protection> {
+        let memory = self.memory.join(id.as_str());
+        let limit = is_limited(&memory.join("memory.limit_in_bytes"));
+        let swap = is_limited(&memory.join("memory.memsw.limit_in_bytes"));
+        vec![
+            limit.protection(ProtectionName::MemoryLimit),
+            match swap {
+                Limit::Missing => {
+                    Protection::off(ProtectionName::SwapLimit, "the kernel does not count swap")
+                        .mend("boot with the kernel parameter swapaccount=1")
+                }
+                other => other.protection(ProtectionName::SwapLimit),
+            },
+            is_limited(&self.cpu.join(id.as_str()).join("cpu.cfs_quota_us"))
+                .protection(ProtectionName::CpuLimit),
+            is_limited(&self.pids.join(id.as_str()).join("pids.max")).protection(ProtectionName::PidsLimit),
+        ]
+    }
+
     fn remove(&self, id: &SandboxId) -> io::Result<()> {
         for directory in self.directories() {
             remove_group(&directory.join(id.as_str()))?;
@@ -140,6 +163,32 @@ impl Cgroups for V1 {
             }
         }
         Ok(())
+    }
+}
+
+/// What a file of the kernel says of a limit.
+enum Limit {
+    Set,
+    Unlimited,
+    Missing,
+}
+
+impl Limit {
+    fn protection(self, name: ProtectionName) -> Protection {
+        match self {
+            Limit::Set => Protection::on(name),
+            Limit::Unlimited => Protection::off(name, "the kernel says that there is no limit"),
+            Limit::Missing => Protection::off(name, "its cgroup controller is not there"),
+        }
+    }
+}
+
+/// Reads a limit back: without one, the kernel says -1, `max`, or a number near the largest there is.
+fn is_limited(file: &Path) -> Limit {
+    match fs_err::read_to_string(file).map(|text| text.trim().parse::<u64>()) {
+        Ok(Ok(number)) if number < UNLIMITED_BYTES => Limit::Set,
+        Ok(_) => Limit::Unlimited,
+        Err(_) => Limit::Missing,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use jail::facts::What;
 use jail::plan::Plan;
 use jail::report::{REPORT_BYTES_MAX, Report};
 use protocol::limits::WALLS_WAIT;
@@ -102,6 +103,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
         ids,
+        landlock: shares.facts.failure(What::Landlock).is_none(),
     };
     plan(spec, places, secret).map_err(|error| walls("make the plan")(io::Error::other(error)))
 }

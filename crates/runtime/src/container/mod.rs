@@ -2,30 +2,38 @@
 //! The container wall: kernel namespaces, an id range of its own, overlay mounts, cgroups, seccomp.
 //!
 //! [`plan`] says what is set up (pure), `msb-jail` does it ([`launch`] runs it), [`sandbox`] watches over the result.
-//! [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
+//! [`probe`] tries what this host can do, [`isolation`] reads from outside what protects a sandbox, and [`trial`] builds
+//! one to see. [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
 //! [`crate::volume`] give each sandbox its share of the host.
 
 mod bpf;
 mod cgroup;
 mod cgroup_v1;
 mod ids;
+mod isolation;
 mod launch;
 mod plan;
+mod probe;
 mod sandbox;
 mod seccomp;
+mod trial;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jail::facts::Facts;
+use protocol::isolation::Isolation;
 use tokio::sync::{oneshot, watch};
+
+pub use self::trial::examine;
 
 use self::cgroup::Cgroups;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
-use crate::volume::{DiskStore, Protection, Volume};
+use crate::volume::{DiskStore, Volume};
 
 /// How often leftovers of an earlier server are tried to be removed: what was just killed takes a moment to die.
 const LEFTOVER_TRIES: u32 = 20;
@@ -53,6 +61,7 @@ pub struct OpenError {
 /// Builds sandboxes behind the container wall.
 pub struct ContainerBackend {
     shares: Arc<Shares>,
+    home: PathBuf,
 }
 
 /// What all sandboxes of one server draw from.
@@ -61,6 +70,8 @@ struct Shares {
     cgroups: Arc<dyn Cgroups>,
     ids: Arc<IdBlocks>,
     volume: Volume,
+    /// What was tried when the backend was opened.
+    facts: Facts,
     /// How many sandboxes have something on this host: running, starting or being removed.
     alive: watch::Sender<usize>,
 }
@@ -75,7 +86,9 @@ impl ContainerBackend {
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
         let key = format!("{:x}-{:x}", status.dev(), status.ino());
+        let facts = probe::facts(&programs.jail, home);
         let shares = Shares {
+            facts,
             programs,
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
@@ -83,12 +96,7 @@ impl ContainerBackend {
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
-        Ok(ContainerBackend { shares: Arc::new(shares) })
-    }
-
-    /// Tells what protects the host from what sandboxes write.
-    pub fn disk_protections(&self) -> Vec<Protection> {
-        self.shares.volume.protections()
+        Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })
     }
 }
 
@@ -115,6 +123,10 @@ impl Backend for ContainerBackend {
 
     fn disk_mib_max(&self) -> Option<u32> {
         self.shares.volume.disk_mib_max()
+    }
+
+    fn try_walls(&self) -> BoxFuture<'_, Isolation> {
+        Box::pin(trial::try_walls(self, &self.home, &self.shares.facts))
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {

@@ -32,17 +32,25 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// What tells about the host or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
-const MASKED: [&str; 20] = [
+/// What tells about the host (its disks, boot parameters, locks, the timing of its interrupts) or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
+pub(super) const MASKED: [&str; 28] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/kcore",
+    "/proc/key-users",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/locks",
+    "/proc/mdstat",
     "/proc/modules",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/firmware",
@@ -56,11 +64,12 @@ const MASKED: [&str; 20] = [
     "/sys/devices/virtual/thermal",
 ];
 /// Switches of the kernel.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The capabilities that stay, by number (`capabilities(7)`): what package managers and servers need inside, none of
 /// which reaches beyond the user namespace.
-const CAPABILITIES: [(u32, &str); 8] = [
+pub(super) const CAPABILITIES: [(u32, &str); 8] = [
     (0, "chown"),
     (1, "dac_override"),
     (3, "fowner"),
@@ -90,6 +99,8 @@ pub(crate) struct Places {
     pub(crate) scratch: PathBuf,
     /// Its ids.
     pub(crate) ids: IdBlock,
+    /// Whether this host has landlock.
+    pub(crate) landlock: bool,
 }
 
 /// Makes the plan.
@@ -131,6 +142,7 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         read_only: READ_ONLY.iter().map(|&path| path.to_owned()).collect(),
         capabilities: CAPABILITIES.iter().map(|&(number, _)| number).collect(),
         open_files_max: OPEN_FILES_MAX,
+        landlock: places.landlock,
         seccomp: assemble(&table())?,
     })
 }
@@ -199,6 +211,7 @@ mod tests {
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },
+            landlock: true,
         };
         plan(&spec(), places, "secret").unwrap()
     }

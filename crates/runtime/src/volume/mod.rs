@@ -28,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jail::plan::WritableLayers;
+use protocol::isolation::{Protection, ProtectionName};
 
 use self::btrfs::Btrfs;
 pub(crate) use self::layers::NewLayers;
@@ -54,19 +55,6 @@ pub enum DiskStoreKind {
     Btrfs,
     /// In directories, without limits.
     Plain,
-}
-
-/// Something that protects the host and the sandboxes from each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protection {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it is in force.
-    pub on: bool,
-    /// Why it is off; on one that is on, what is special about it here.
-    pub why: Option<String>,
-    /// The command or change on this machine that would switch it on.
-    pub mend: Option<String>,
 }
 
 /// The writable layers of one server.
@@ -119,13 +107,13 @@ impl Volume {
         Some(u32::try_from(volume.size_mib()).unwrap_or(u32::MAX))
     }
 
-    /// Tells which protections there are.
+    /// Says which limits on what a sandbox writes are in force. Metadata counts, so one limit is both.
     pub(crate) fn protections(&self) -> Vec<Protection> {
-        let (why, mend) = match &self.limited {
-            Ok(volume) => (Some(format!("btrfs, {}", volume.accounting())), None),
-            Err(gap) => (Some(gap.why.clone()), Some(gap.mend.to_owned())),
+        let one = |name| match &self.limited {
+            Ok(_) => Protection::on(name),
+            Err(gap) => Protection::off(name, gap.why.as_str()).mend(gap.mend),
         };
-        vec![Protection { name: "disk_limit", on: self.limited.is_ok(), why, mend }]
+        vec![one(ProtectionName::DiskLimit), one(ProtectionName::InodeLimit)]
     }
 
     /// The directory of one sandbox.

@@ -132,7 +132,7 @@ impl<'a> Wish<'a> {
             return Err(VolumeError::Form(shown(text)));
         }
         let own = |place: &&str| Path::new(wish.guest).starts_with(place);
-        if wish.guest == "/" || OWN_PLACES.iter().any(|place| own(&place)) {
+        if wish.guest == "/" || OWN_PLACES.iter().any(own) {
             return Err(VolumeError::Place(shown(wish.guest)));
         }
         Ok(wish)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::agent::{Language, RunEnd};
+use protocol::isolation::{Protection, ProtectionName};
 use runtime::Sandbox;
 use runtime::volume::{DiskStore, DiskStoreKind};
 
@@ -238,10 +239,11 @@ async fn without_a_volume_nothing_is_limited_and_that_is_said() {
         return;
     }
     let host = Host::with_disk("plain", &DiskStore { kind: DiskStoreKind::Plain, size_mib: None });
-    let [limit] = &host.backend.disk_protections()[..] else { panic!("one protection") };
-    assert!(!limit.on && limit.name == "disk_limit", "{limit:?}");
-    assert!(limit.why.as_deref().unwrap().contains("plain") && limit.mend.is_some(), "{limit:?}");
     let sandbox = host.start_with(|spec| spec.disk_mib = 16).await;
+    for limit in disk_protections(&sandbox) {
+        assert!(!limit.on && limit.mend.is_some(), "{limit:?}");
+        assert!(limit.why.as_deref().unwrap().contains("plain"), "{limit:?}");
+    }
     python(&sandbox, "open('/root/big', 'wb').write(b'x' * (20 << 20))").await;
     let used = sandbox.disk_bytes().await.unwrap();
     assert!((20 * MIB..21 * MIB).contains(&used), "{used}");
@@ -250,9 +252,18 @@ async fn without_a_volume_nothing_is_limited_and_that_is_said() {
     host.close().await;
 
     let host = limited("said");
-    let [limit] = &host.backend.disk_protections()[..] else { panic!("one protection") };
-    assert!(limit.on && limit.mend.is_none(), "{limit:?}");
+    let sandbox = host.start().await;
+    assert!(disk_protections(&sandbox).iter().all(|limit| limit.on && limit.mend.is_none()));
+    sandbox.stop().await.unwrap();
     host.close().await;
+}
+
+fn disk_protections(sandbox: &Arc<dyn Sandbox>) -> Vec<Protection> {
+    let names = [ProtectionName::DiskLimit, ProtectionName::InodeLimit];
+    let all = sandbox.isolation().protections;
+    let found: Vec<Protection> = all.into_iter().filter(|one| names.contains(&one.name)).collect();
+    assert_eq!(found.len(), 2);
+    found
 }
 
 fn inode_of(file: &Path) -> u64 {

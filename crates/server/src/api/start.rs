@@ -8,7 +8,7 @@ use image::pull::{PullError, PullPolicy};
 use image::registry::RegistryError;
 use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
-use protocol::calls::{Config, Pull, Start, Target};
+use protocol::calls::{Config, ImageSource, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{
     DISK_MIB_DEFAULT, DISK_MIB_MAX, DISK_MIB_MIN, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT,
@@ -68,6 +68,8 @@ async fn wanted(
         prestart: language(&image),
         image: image.to_string(),
         from: describe_source(&image, &from),
+        image_source: source_word(&from),
+        image_reference: source_reference(&from),
         lease: Leased(lease.map(Arc::new)),
         memory_mib,
         cpu_millis,
@@ -147,6 +149,21 @@ fn describe_source(image: &ImageName, from: &Source) -> Option<String> {
             Some(format!("{reference} of the image store"))
         }
         _ => None,
+    }
+}
+
+fn source_word(from: &Source) -> ImageSource {
+    match from {
+        Source::Store { .. } => ImageSource::Store,
+        Source::Host => ImageSource::Host,
+        Source::Directory => ImageSource::Directory,
+    }
+}
+
+fn source_reference(from: &Source) -> Option<String> {
+    match from {
+        Source::Store { reference, digest } => Some(format!("{reference}@{digest}")),
+        Source::Host | Source::Directory => None,
     }
 }
 
@@ -247,6 +264,12 @@ fn refused_start(target: &Target, refused: StartRefused) -> ApiError {
         StartRefused::Failed(Failure::NoCapacity(why)) => {
             let text = format!("No capacity for sandbox '{name}': {why}");
             ApiError::new(ErrorCode::NoCapacity, text).remedy("stop a sandbox, or try again later")
+        }
+        StartRefused::Failed(Failure::TooWeak(lacking)) => {
+            let text = format!("Sandbox '{name}' could not be started: {lacking}");
+            ApiError::new(ErrorCode::Failed, text).remedy(
+                "on the server's machine, msb doctor says what mends it; a lower --min-isolation would let it start",
+            )
         }
         StartRefused::Failed(Failure::Broken { what, detail }) => {
             let text = format!("Sandbox '{name}' could not be started: {what}");

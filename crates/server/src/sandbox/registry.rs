@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::store::Lease;
 use protocol::agent::Language;
-use protocol::calls::Target;
+use protocol::calls::{ImageSource, Target};
 use protocol::limits::{PIDS_MAX, STOP_WAIT};
 use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -37,6 +37,10 @@ pub(crate) struct Wanted {
     pub(crate) image: String,
     /// Where it was found, where the name does not say it.
     pub(crate) from: Option<String>,
+    /// Where it was found, in one word.
+    pub(crate) image_source: ImageSource,
+    /// Its reference and digest in the store, when it was found there.
+    pub(crate) image_reference: Option<String>,
     /// Keeps it in the store.
     pub(crate) lease: Leased,
     pub(crate) rootfs: Rootfs,
@@ -110,6 +114,13 @@ pub(crate) enum Unusable {
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) target: Target,
+    pub(crate) live: Option<Arc<Live>>,
+}
+
+/// A sandbox that is known, whether it runs or not.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) wanted: Arc<Wanted>,
     pub(crate) live: Option<Arc<Live>>,
 }
 
@@ -265,6 +276,14 @@ impl Registry {
         let (phase, entry) = book.look(target);
         let entry = entry.filter(|_| phase != Phase::Unknown)?;
         Some(Listed { target: target.clone(), live: entry.live() })
+    }
+
+    /// Looks up what a sandbox was started as; `None` when it is unknown.
+    pub(crate) fn known(&self, target: &Target) -> Option<Known> {
+        let book = self.book();
+        let (phase, entry) = book.look(target);
+        let entry = entry.filter(|_| phase != Phase::Unknown)?;
+        Some(Known { wanted: Arc::clone(&entry.wanted), live: entry.live() })
     }
 
     /// Lists the sandboxes that run and fulfil a condition, by name.
