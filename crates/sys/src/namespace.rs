@@ -76,6 +76,6 @@ pub fn unshare_mounts() -> io::Result<()> {
     Ok(())
 }
 
-fn thread_count() -> io::Result<usize> {
+pub(crate) fn thread_count() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
