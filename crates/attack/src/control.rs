@@ -20,15 +20,19 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// `CLONE_NEWTIME` (`linux/sched.h`).
 const NEW_TIME: i32 = 0x80;
+/// How long a control may take, in seconds.
+const SECONDS_MAX: u32 = 60;
 /// The program's place in the control's root file system.
 const PROGRAM: &str = "msb-probe";
-const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "dev/pts", "dev/shm", "tmp", "etc", "root"];
+const DIRECTORIES: [&str; 8] = ["proc", "sys", "dev", "tmp", "etc", "root", "run", "var"];
 const NODES: [(&str, u32, u32); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Makes the kernel namespaces and tries the lines in them; `root` is an empty directory.
 pub(crate) fn control(root: &str, ids: &[&str]) -> io::Result<()> {
     end_with_parent()?;
+    // Whatever hangs ends with this process, see `end_with_parent`.
+    nix::unistd::alarm::set(SECONDS_MAX);
     // No terminal, so that no attempt can reach the one of who runs this.
     let _ = rustix::process::setsid();
     let all = CloneFlags::CLONE_NEWNS
@@ -85,6 +89,10 @@ fn make_root(root: &Path) -> io::Result<()> {
     fs_err::set_permissions(at(PROGRAM), std::fs::Permissions::from_mode(0o755))?;
     mount("none", at("proc"), "proc", none, None)?;
     mount("none", at("sys"), "sysfs", none, None)?;
+    mount("none", at("dev"), "tmpfs", none, c"mode=0755")?;
+    for directory in ["pts", "shm"] {
+        fs_err::create_dir(at("dev").join(directory))?;
+    }
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
         mknodat(CWD, at("dev").join(name), FileType::CharacterDevice, mode, makedev(major, minor))?;

@@ -32,6 +32,7 @@ pub fn judge(line: &Line, wall: &Answer, control: Option<&Answer>) -> (Verdict, 
     };
     match control {
         Some(answer) if wanted.holds(answer) => (Verdict::Pass, String::new()),
+        Some(Answer::Unable(why)) => (Verdict::NotApplicable, why.clone()),
         Some(answer) => {
             (Verdict::NotApplicable, format!("without the wall this host answers {answer}, not {wanted}"))
         }
@@ -49,6 +50,11 @@ impl Wanted {
                 Answer::Returned(value) => value <= most,
                 Answer::Killed(signal) => *signal == libc::SIGKILL,
                 Answer::Error(_) | Answer::Said(_) | Answer::Unable(_) => false,
+            },
+            Wanted::Hidden(most) => match answer {
+                Answer::Returned(value) => value <= most,
+                Answer::Error(number) => *number == libc::ENOENT,
+                Answer::Killed(_) | Answer::Said(_) | Answer::Unable(_) => false,
             },
             Wanted::MoreThan(least) => matches!(answer, Answer::Returned(value) if value > least),
             Wanted::Done => matches!(answer, Answer::Returned(_)),
@@ -70,6 +76,7 @@ impl fmt::Display for Wanted {
                 out.write_str(&texts.join(" or "))
             }
             Wanted::AtMost(most) => write!(out, "at most {most}"),
+            Wanted::Hidden(most) => write!(out, "ENOENT or at most {most}"),
             Wanted::MoreThan(least) => write!(out, "more than {least}"),
             Wanted::Done => out.write_str("done"),
             Wanted::Reached => out.write_str("anything but missing rights"),

@@ -23,6 +23,18 @@ pub use judge::{Verdict, judge};
 pub use line::{Act, Control, Group, Line, Probe, Scene, Wanted};
 pub use list::list;
 
+/// Gives this process a mount table of its own: from here on mounts of others do not show up in it, and none that an
+/// attack makes shows up elsewhere.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_mounts_apart() -> std::io::Result<()> {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    sys::namespace::unshare_mounts()?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    Ok(())
+}
+
 /// The mark on whatever a probe makes: a file, an interface, a segment. Found where it should not be, it tells of a hole.
 pub const MARK: &str = "msb-attack";
 /// Most output that one run of a probe makes, in bytes.

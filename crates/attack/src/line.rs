@@ -75,6 +75,25 @@ impl Group {
         Group::Network,
     ];
 
+    /// Its name on command lines and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Mounts => "mounts",
+            Group::Namespaces => "namespaces",
+            Group::Agent => "agent",
+            Group::Kernel => "kernel",
+            Group::OtherEntries => "other-entries",
+            Group::Sockets => "sockets",
+            Group::Devices => "devices",
+            Group::ProcAndSys => "proc-and-sys",
+            Group::Images => "images",
+            Group::Files => "files",
+            Group::Neighbours => "neighbours",
+            Group::Resources => "resources",
+            Group::Network => "network",
+        }
+    }
+
     /// Its name for people.
     pub fn title(self) -> &'static str {
         match self {
@@ -252,6 +271,8 @@ pub enum Wanted {
     OneOf(Vec<Answer>),
     /// A number returned, and no larger one; or the kernel ended the attempt.
     AtMost(i64),
+    /// Not there, or a number returned and no larger one.
+    Hidden(i64),
     /// A number returned, and a larger one.
     MoreThan(i64),
     /// Done, whatever number came back.

@@ -12,6 +12,7 @@ mod output;
 mod programs;
 mod pull;
 mod registry;
+mod selftest;
 mod start;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             ImageCommand::Load(arguments) => images::archive::load(arguments),
             ImageCommand::BuildBase(arguments) => images::built::build_base(arguments),
         },
+        Command::Selftest(arguments) => selftest::run(arguments),
         Command::Registry { command } => match command {
             RegistryCommand::Login(arguments) => logins::login(arguments),
             RegistryCommand::Logout(arguments) => logins::logout(arguments),

@@ -6,7 +6,7 @@ use sys::attempt::{Argument, Call};
 
 use super::{But, refused};
 use crate::abi::{call, flags, open, room, text, word};
-use crate::line::{Group, Line};
+use crate::line::{Group, Line, Wanted};
 
 const PTRACE_SEIZE: u64 = 0x4206;
 /// An address of no process: the kernel looks at rights first.
@@ -32,7 +32,9 @@ fn tracing() -> Vec<Line> {
     let pidfd = || call(libc::SYS_pidfd_open, [word(1), word(0)]);
     let first = Argument::Result(0);
     vec![
-        line("ptrace-attach", "traces the agent", [ptrace(libc::PTRACE_ATTACH.into(), 1)]),
+        // Attaching stops whom it traces, and a control's first process must go on.
+        line("ptrace-attach", "traces the agent", [ptrace(libc::PTRACE_ATTACH.into(), 1)])
+            .outside_by([ptrace(PTRACE_SEIZE, 1)], Wanted::Done),
         line("ptrace-seize", "traces the agent without stopping it", [ptrace(PTRACE_SEIZE, 1)]),
         line("ptrace-traceme", "lets itself be traced", [ptrace(0, 0)]),
         line("process-vm-readv", "reads the agent's memory", [memory(libc::SYS_process_vm_readv)]).harmless(),

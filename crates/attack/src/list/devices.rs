@@ -60,14 +60,14 @@ fn line(id: &str, tries: &str, calls: impl Into<Vec<Call>>) -> Line {
     refused(Group::Devices, id, tries, calls)
 }
 
-fn mknod(kind: u32, major: u32, minor: u32) -> Call {
-    let path = text("/tmp/msb-attack-node");
-    call(libc::SYS_mknod, [path, word(u64::from(kind | 0o666)), word(libc::makedev(major, minor))])
+fn mknod(name: &str, kind: u32, major: u32, minor: u32) -> Call {
+    let path = format!("/tmp/msb-attack-{name}");
+    call(libc::SYS_mknod, [text(&path), word(u64::from(kind | 0o666)), word(libc::makedev(major, minor))])
 }
 
 fn node(name: &str, kind: u32, major: u32, minor: u32) -> Line {
     let (sort, what) = if kind == libc::S_IFCHR { ("c", "character") } else { ("b", "block") };
-    line(&format!("mknod-{sort}-{name}"), &format!("makes the {what} device {name}"), [mknod(kind, major, minor)])
+    line(&format!("mknod-{sort}-{name}"), &format!("makes the {what} device {name}"), [mknod(&format!("{sort}-{name}"), kind, major, minor)])
 }
 
 fn absent(name: &str) -> Line {
@@ -80,24 +80,23 @@ fn absent(name: &str) -> Line {
 
 fn asked() -> Vec<Line> {
     let ioctl = |request: u64, argument: Argument| call(libc::SYS_ioctl, [Argument::Result(1), word(request), argument]);
-    let opened = || open("/tmp/msb-attack-node", ASK);
     vec![
         line("kvm-ioctl", "asks KVM for its version", [
-            mknod(libc::S_IFCHR, 10, 232),
-            opened(),
+            mknod("asked-kvm", libc::S_IFCHR, 10, 232),
+            open("/tmp/msb-attack-asked-kvm", ASK),
             ioctl(KVM_GET_API_VERSION, word(0)),
         ])
         .needs("/sys/class/misc/kvm"),
         line("loop-ioctl", "asks a loop device for its file", [
-            mknod(libc::S_IFBLK, 7, 0),
-            open("/tmp/msb-attack-node", libc::O_RDONLY | libc::O_NONBLOCK),
+            mknod("asked-loop", libc::S_IFBLK, 7, 0),
+            open("/tmp/msb-attack-asked-loop", libc::O_RDONLY | libc::O_NONBLOCK),
             ioctl(LOOP_GET_STATUS64, room(232)),
         ])
         .harmless()
         .needs("/sys/block/loop0"),
         line("mknodat", "makes a device by mknodat", [call(libc::SYS_mknodat, [
             HERE,
-            text("/tmp/msb-attack-node"),
+            text("/tmp/msb-attack-at"),
             word(u64::from(libc::S_IFCHR | 0o666)),
             word(libc::makedev(1, 1)),
         ])]),

@@ -69,10 +69,14 @@ fn classic() -> Vec<Line> {
     lines
 }
 
+/// Makes a mount of what is there, so that a control has what the wall has.
+fn itself(path: &str) -> Call {
+    mount(Some(path), path, None, libc::MS_BIND, None)
+}
+
 /// What the wall covers, and what is read-only.
 fn uncovering() -> Vec<Line> {
     let writable = |path: &str| mount(None, path, None, libc::MS_REMOUNT | libc::MS_BIND, None);
-    let itself = |path: &str| mount(Some(path), path, None, libc::MS_BIND, None);
     let away = |path: &str, how: i32| call(libc::SYS_umount2, [text(path), flags(how)]);
     vec![
         line("remount-proc-sys", "makes /proc/sys writable", [writable("/proc/sys")])
@@ -80,14 +84,14 @@ fn uncovering() -> Vec<Line> {
         line("remount-sys", "makes /sys writable", [writable("/sys")]),
         line("umount-proc-sys", "unmounts the read-only /proc/sys", [away("/proc/sys", 0)])
             .outside_by([itself("/proc/sys"), away("/proc/sys", 0)], Wanted::Done),
-        line("umount-kcore", "unmounts what covers /proc/kcore", [away("/proc/kcore", libc::MNT_DETACH)])
-            .outside_by([itself("/proc/kcore"), away("/proc/kcore", libc::MNT_DETACH)], Wanted::Done),
+        line("umount-kallsyms", "unmounts what covers /proc/kallsyms", [away("/proc/kallsyms", libc::MNT_DETACH)])
+            .outside_by([itself("/proc/kallsyms"), away("/proc/kallsyms", libc::MNT_DETACH)], Wanted::Done),
         line("umount-proc", "unmounts /proc", [away("/proc", libc::MNT_DETACH)]),
         line("umount-dev", "unmounts /dev", [away("/dev", libc::MNT_DETACH)]),
         line("umount-root", "unmounts /", [away("/", libc::MNT_DETACH)]),
-        line("bind-over-kcore", "binds a file over /proc/kcore", [mount(
+        line("bind-over-kallsyms", "binds a file over /proc/kallsyms", [mount(
             Some("/proc/self/status"),
-            "/proc/kcore",
+            "/proc/kallsyms",
             None,
             libc::MS_BIND,
             None,
@@ -132,7 +136,8 @@ fn by_descriptor() -> Vec<Line> {
             [HERE, text("/proc"), HERE, text("/tmp"), word(0)],
         )]),
         line("mount-setattr-root", "clears the flags of /", [setattr("/")]),
-        line("mount-setattr-proc-sys", "makes /proc/sys writable by attributes", [setattr("/proc/sys")]),
+        line("mount-setattr-proc-sys", "makes /proc/sys writable by attributes", [setattr("/proc/sys")])
+            .outside_by([itself("/proc/sys"), setattr("/proc/sys")], Wanted::Done),
         line("open-tree-attr", "copies /proc/sys and clears its flags, by a newer call", [call(
             OPEN_TREE_ATTR,
             [HERE, text("/proc/sys"), word(OPEN_TREE_CLONE), clear(), word(ATTRIBUTES_BYTES as u64)],
