@@ -33,6 +33,9 @@ pub fn judge(line: &Line, wall: &Answer, control: Option<&Answer>) -> (Verdict, 
     match control {
         Some(answer) if wanted.holds(answer) => (Verdict::Pass, String::new()),
         Some(Answer::Unable(why)) => (Verdict::NotApplicable, why.clone()),
+        Some(Answer::Error(libc::ENOSYS)) => {
+            (Verdict::NotApplicable, "this kernel does not have the call".to_owned())
+        }
         Some(answer) => {
             (Verdict::NotApplicable, format!("without the wall this host answers {answer}, not {wanted}"))
         }

@@ -218,6 +218,8 @@ pub enum Thing {
     Watchers,
     /// Timers.
     Timers,
+    /// POSIX message queues.
+    Queues,
 }
 
 /// What takes more than one command in one sandbox.

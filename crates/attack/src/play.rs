@@ -6,12 +6,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
+use attack::abi::{call, flags, text, word};
 use attack::line::Kind;
 use attack::list::scenes::HELD;
-use attack::{Answer, Finding};
+use attack::{Answer, Finding, MARK};
+use nix::libc;
 use nix::sys::signal::SigSet;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with, statfs};
-use sys::attempt::fork;
+use sys::attempt::{Outcome, attempt, fork};
 use sys::namespace::Fork;
 
 use crate::{acts, say};
@@ -20,6 +22,10 @@ use crate::{acts, say};
 const SEVERAL: u32 = 8;
 /// What a neighbour must be able to have of anything, however much another one holds.
 const NEEDED: u32 = 16;
+/// One takes a tenth of what the kernel gives a user.
+const QUEUES_NEEDED: u32 = 2;
+/// How long a call may take, in seconds.
+const CALL_SECONDS: u32 = 5;
 const MIB: usize = 1024 * 1024;
 /// `linux/magic.h`.
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -230,8 +236,9 @@ fn hold(thing: &str) -> io::Result<()> {
 }
 
 fn need(thing: &str) -> String {
-    let got = get(thing, NEEDED).len();
-    if got == NEEDED as usize { HELD.to_owned() } else { format!("it got {got} of {NEEDED}") }
+    let needed = if thing == "queues" { QUEUES_NEEDED } else { NEEDED };
+    let got = get(thing, needed).len();
+    if got == needed as usize { HELD.to_owned() } else { format!("it got {got} of {needed}") }
 }
 
 /// Gets things, at most so many; they are given back when what is returned is dropped.
@@ -245,6 +252,7 @@ fn get(thing: &str, most: u32) -> Vec<Box<dyn std::any::Any>> {
                 init(CreateFlags::CLOEXEC).ok().map(|watcher| Box::new(watcher) as _)
             }
             "timers" => timer().map(|timer| Box::new(timer) as _),
+            "queues" => Queue::make(held.len()).map(|queue| Box::new(queue) as _),
             _ => None,
         };
         match one {
@@ -255,9 +263,29 @@ fn get(thing: &str, most: u32) -> Vec<Box<dyn std::any::Any>> {
     held
 }
 
+/// A POSIX message queue of the usual size.
+struct Queue(String);
+
+impl Queue {
+    fn make(number: usize) -> Option<Queue> {
+        let name = format!("{MARK}-{}-{number}", std::process::id());
+        let how = flags(libc::O_CREAT | libc::O_RDWR);
+        let made = call(libc::SYS_mq_open, [text(&name), how, word(0o600), word(0)]);
+        matches!(attempt(&[made], CALL_SECONDS), Ok(Outcome::Returned(results)) if results[0] >= 0)
+            .then_some(Queue(name))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let _ = attempt(&[call(libc::SYS_mq_unlink, [text(&self.0)])], CALL_SECONDS);
+    }
+}
+
 fn timer() -> Option<nix::sys::timer::Timer> {
     use nix::sys::signal::{SigEvent, SigevNotify};
-    nix::sys::timer::Timer::new(nix::time::ClockId::CLOCK_MONOTONIC, SigEvent::new(SigevNotify::SigevNone)).ok()
+    nix::sys::timer::Timer::new(nix::time::ClockId::CLOCK_MONOTONIC, SigEvent::new(SigevNotify::SigevNone))
+        .ok()
 }
 
 fn fill_disk(mib: u32) -> io::Result<i64> {

@@ -70,10 +70,9 @@ fn outside(line: &Line) -> Option<Answer> {
 fn in_own_mounts(calls: &[Call]) -> Vec<Call> {
     let number = libc::CLONE_NEWNS.cast_unsigned();
     let unshare = attack::abi::call(libc::SYS_unshare, [Argument::Word(number.into())]);
-    let later = calls.iter().map(|call| Call {
-        arguments: call.arguments.iter().map(one_later).collect(),
-        ..call.clone()
-    });
+    let later = calls
+        .iter()
+        .map(|call| Call { arguments: call.arguments.iter().map(one_later).collect(), ..call.clone() });
     std::iter::once(unshare).chain(later).collect()
 }
 

@@ -61,12 +61,7 @@ fn make() -> io::Result<(UnixListener, TcpListener)> {
         call(libc::SYS_shmget, [word(KEY), word(4096), flags(create)]),
         call(libc::SYS_semget, [word(KEY), word(1), flags(create)]),
         call(libc::SYS_msgget, [word(KEY), flags(create)]),
-        call(libc::SYS_mq_open, [
-            text(MARK),
-            flags(libc::O_CREAT | libc::O_RDWR),
-            word(0o600),
-            word(0),
-        ]),
+        call(libc::SYS_mq_open, [text(MARK), flags(libc::O_CREAT | libc::O_RDWR), word(0o600), word(0)]),
     ];
     for one in calls {
         match run::answer(attempt(&[one], CALL_SECONDS), 0) {
@@ -83,8 +78,8 @@ fn make() -> io::Result<(UnixListener, TcpListener)> {
 pub(crate) fn find(name: &str) -> io::Result<()> {
     let by_call = |one: Call| run::answer(attempt(&[one], CALL_SECONDS), 0);
     let answer = match name {
-        "file" => Answer::of(&fs_err::metadata(FILE).map_err(plain), |_| 0),
-        "shared-file" => Answer::of(&fs_err::metadata(SHARED_FILE).map_err(plain), |_| 0),
+        "file" => there(FILE),
+        "shared-file" => there(SHARED_FILE),
         "segment" => by_call(call(libc::SYS_shmget, [word(KEY), word(0), word(0)])),
         "semaphores" => by_call(call(libc::SYS_semget, [word(KEY), word(0), word(0)])),
         "messages" => by_call(call(libc::SYS_msgget, [word(KEY), word(0)])),
@@ -104,9 +99,8 @@ pub(crate) fn find(name: &str) -> io::Result<()> {
     say(&serde_json::to_string(&finding).map_err(io::Error::from)?)
 }
 
-/// Takes the error number out of an error that names its path.
-fn plain(error: io::Error) -> io::Error {
-    error.raw_os_error().map_or(error, io::Error::from_raw_os_error)
+fn there(path: &str) -> Answer {
+    Answer::of(&rustix::fs::lstat(path).map_err(io::Error::from), |_| 0)
 }
 
 fn process() -> io::Result<Answer> {

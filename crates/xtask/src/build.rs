@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask build`: the four programs, side by side in `target/<profile>/`.
 //!
-//! msb-jail, msb-agent and msb-probe must be static: they run inside any image, also one without a dynamic loader. Cargo cannot
-//! say that for two programs of a workspace. One `cargo rustc` for each would compile their dependencies again, with the
+//! msb-jail, msb-agent and msb-probe must be static: they run inside any image, also one without a dynamic loader. Cargo
+//! cannot say that for some programs of a workspace. One `cargo rustc` for each would compile their dependencies again, with the
 //! features that this one crate wants of them, and the next test run would put dynamic programs in their place. So
 //! `crates/xtask/rustc-static-helpers` stands between cargo and rustc, in builds and in test runs alike, and adds the
 //! flag to the calls that link them. What came out is checked here.
@@ -55,7 +55,10 @@ pub(crate) fn cargo(workspace: &Workspace, subcommand: &str) -> Command {
 /// Builds and says where the programs are.
 pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<()> {
     programs(workspace, profile, Scope::Programs)?;
-    println!("msb, msb-jail, msb-agent and msb-probe are in {}", workspace.target.join(profile.folder()).display());
+    println!(
+        "msb, msb-jail, msb-agent and msb-probe are in {}",
+        workspace.target.join(profile.folder()).display()
+    );
     Ok(())
 }
 

@@ -12,6 +12,21 @@ const PTRACE_SEIZE: u64 = 0x4206;
 /// An address of no process: the kernel looks at rights first.
 const NO_ADDRESS: u64 = 4096;
 
+/// What a listing of an empty directory has: `.` and `..`, in bytes.
+const EMPTY_LISTING_BYTES: i64 = 48;
+/// Files of `/proc/1`, and with which error the kernel keeps everybody out who may not trace the agent.
+const CLOSED: [(&str, i32); 9] = [
+    ("environ", libc::EACCES),
+    ("maps", libc::EACCES),
+    ("smaps", libc::EACCES),
+    ("auxv", libc::EACCES),
+    ("pagemap", libc::EACCES),
+    ("io", libc::EACCES),
+    ("stack", libc::EACCES),
+    ("syscall", libc::EPERM),
+    ("personality", libc::EPERM),
+];
+
 pub(super) fn lines() -> Vec<Line> {
     let mut lines = tracing();
     lines.extend(files());
@@ -23,7 +38,8 @@ fn line(id: &str, tries: &str, calls: impl Into<Vec<Call>>) -> Line {
 }
 
 fn tracing() -> Vec<Line> {
-    let ptrace = |request: u64, pid: u64| call(libc::SYS_ptrace, [word(request), word(pid), word(0), word(0)]);
+    let ptrace =
+        |request: u64, pid: u64| call(libc::SYS_ptrace, [word(request), word(pid), word(0), word(0)]);
     let memory = |number| {
         let own = Argument::List(vec![room(64), word(64)]);
         let its = Argument::List(vec![word(NO_ADDRESS), word(64)]);
@@ -38,38 +54,42 @@ fn tracing() -> Vec<Line> {
         line("ptrace-seize", "traces the agent without stopping it", [ptrace(PTRACE_SEIZE, 1)]),
         line("ptrace-traceme", "lets itself be traced", [ptrace(0, 0)]),
         line("process-vm-readv", "reads the agent's memory", [memory(libc::SYS_process_vm_readv)]).harmless(),
-        line("process-vm-writev", "writes the agent's memory", [memory(libc::SYS_process_vm_writev)]).harmless(),
-        line("pidfd-getfd", "takes a descriptor of the agent", [
-            pidfd(),
-            call(libc::SYS_pidfd_getfd, [first.clone(), word(0), word(0)]),
-        ]),
-        line("process-madvise", "advises about the agent's memory", [
-            pidfd(),
-            call(libc::SYS_process_madvise, [
-                first,
-                Argument::List(vec![word(NO_ADDRESS), word(4096)]),
-                word(1),
-                word(20),
-                word(0),
-            ]),
-        ])
+        line("process-vm-writev", "writes the agent's memory", [memory(libc::SYS_process_vm_writev)])
+            .harmless(),
+        line(
+            "pidfd-getfd",
+            "takes a descriptor of the agent",
+            [pidfd(), call(libc::SYS_pidfd_getfd, [first.clone(), word(0), word(0)])],
+        ),
+        line(
+            "process-madvise",
+            "advises about the agent's memory",
+            [
+                pidfd(),
+                call(
+                    libc::SYS_process_madvise,
+                    [first, Argument::List(vec![word(NO_ADDRESS), word(4096)]), word(1), word(20), word(0)],
+                ),
+            ],
+        )
         .harmless(),
-        line("kcmp", "compares its descriptors with the agent's", [call(libc::SYS_kcmp, [
-            flags(i32::try_from(std::process::id()).unwrap_or(1)),
-            word(1),
-            word(0),
-            word(0),
-            word(0),
-        ])])
+        line(
+            "kcmp",
+            "compares its descriptors with the agent's",
+            [call(
+                libc::SYS_kcmp,
+                [flags(i32::try_from(std::process::id()).unwrap_or(1)), word(1), word(0), word(0), word(0)],
+            )],
+        )
         .harmless(),
-        line("move-pages", "asks where the agent's memory lies", [call(libc::SYS_move_pages, [
-            word(1),
-            word(1),
-            Argument::List(vec![word(NO_ADDRESS)]),
-            word(0),
-            room(8),
-            word(0),
-        ])])
+        line(
+            "move-pages",
+            "asks where the agent's memory lies",
+            [call(
+                libc::SYS_move_pages,
+                [word(1), word(1), Argument::List(vec![word(NO_ADDRESS)]), word(0), room(8), word(0)],
+            )],
+        )
         .harmless(),
     ]
 }
@@ -89,30 +109,38 @@ fn files() -> Vec<Line> {
         closed("agent-root-path", "takes hold of /proc/1/root", vec![open("/proc/1/root", libc::O_PATH)]),
         closed("agent-cwd", "opens /proc/1/cwd", vec![read("/proc/1/cwd/")]),
         closed("agent-exe-read", "opens the agent's program", vec![read("/proc/1/exe")]),
-        closed("agent-exe-path", "takes hold of the agent's program", vec![open("/proc/1/exe", libc::O_PATH)]),
-        closed("agent-exe-write", "opens the agent's program to write", vec![open("/proc/1/exe", libc::O_WRONLY)])
-            .harmless(),
+        closed(
+            "agent-exe-path",
+            "takes hold of the agent's program",
+            vec![open("/proc/1/exe", libc::O_PATH)],
+        ),
+        closed(
+            "agent-exe-write",
+            "opens the agent's program to write",
+            vec![open("/proc/1/exe", libc::O_WRONLY)],
+        )
+        .harmless(),
         closed("agent-fd-link", "reads the link /proc/1/fd/0", vec![readlink("/proc/1/fd/0")]),
         closed("agent-fd", "opens /proc/1/fd/0", vec![read("/proc/1/fd/0")]).harmless(),
-        closed("agent-map-files", "lists /proc/1/map_files", vec![
-            read("/proc/1/map_files"),
-            call(libc::SYS_getdents64, [Argument::Result(0), room(4096), word(4096)]),
-        ]),
+        // It lists nothing to those who may not trace the agent.
+        line(
+            "agent-map-files",
+            "lists /proc/1/map_files",
+            vec![
+                read("/proc/1/map_files"),
+                call(libc::SYS_getdents64, [Argument::Result(0), room(4096), word(4096)]),
+            ],
+        )
+        .wall(Wanted::AtMost(EMPTY_LISTING_BYTES))
+        .outside(Wanted::MoreThan(EMPTY_LISTING_BYTES)),
     ];
-    for name in ["environ", "maps", "smaps", "auxv", "pagemap", "stack", "syscall", "io", "personality"] {
+    for (name, errno) in CLOSED {
         // Some of these are opened by anybody, and refuse to be read.
         let calls = vec![
             read(&format!("/proc/1/{name}")),
             call(libc::SYS_read, [Argument::Result(0), room(4096), word(1024)]),
         ];
-        lines.push(closed(&format!("agent-{name}"), &format!("reads /proc/1/{name}"), calls));
+        lines.push(line(&format!("agent-{name}"), &format!("reads /proc/1/{name}"), calls).errno(errno));
     }
-    let adjust = [
-        open("/proc/1/oom_score_adj", libc::O_WRONLY),
-        call(libc::SYS_write, [Argument::Result(0), text("1000"), word(4)]),
-    ];
-    lines.push(
-        line("agent-oom-score", "offers the agent to the kernel's memory killer", adjust).errno(libc::EACCES),
-    );
     lines
 }

@@ -49,7 +49,8 @@ const ABSENT: [&str; 14] = [
 ];
 
 pub(super) fn lines() -> Vec<Line> {
-    let mut lines: Vec<Line> = CHARACTER.map(|(name, major, minor)| node(name, libc::S_IFCHR, major, minor)).into();
+    let mut lines: Vec<Line> =
+        CHARACTER.map(|(name, major, minor)| node(name, libc::S_IFCHR, major, minor)).into();
     lines.extend(BLOCK.map(|(name, major, minor)| node(name, libc::S_IFBLK, major, minor)));
     lines.extend(ABSENT.map(absent));
     lines.extend(asked());
@@ -67,7 +68,11 @@ fn mknod(name: &str, kind: u32, major: u32, minor: u32) -> Call {
 
 fn node(name: &str, kind: u32, major: u32, minor: u32) -> Line {
     let (sort, what) = if kind == libc::S_IFCHR { ("c", "character") } else { ("b", "block") };
-    line(&format!("mknod-{sort}-{name}"), &format!("makes the {what} device {name}"), [mknod(&format!("{sort}-{name}"), kind, major, minor)])
+    line(
+        &format!("mknod-{sort}-{name}"),
+        &format!("makes the {what} device {name}"),
+        [mknod(&format!("{sort}-{name}"), kind, major, minor)],
+    )
 }
 
 fn absent(name: &str) -> Line {
@@ -79,42 +84,68 @@ fn absent(name: &str) -> Line {
 }
 
 fn asked() -> Vec<Line> {
-    let ioctl = |request: u64, argument: Argument| call(libc::SYS_ioctl, [Argument::Result(1), word(request), argument]);
+    let ioctl = |request: u64, argument: Argument| {
+        call(libc::SYS_ioctl, [Argument::Result(1), word(request), argument])
+    };
     vec![
-        line("kvm-ioctl", "asks KVM for its version", [
-            mknod("asked-kvm", libc::S_IFCHR, 10, 232),
-            open("/tmp/msb-attack-asked-kvm", ASK),
-            ioctl(KVM_GET_API_VERSION, word(0)),
-        ])
+        line(
+            "kvm-ioctl",
+            "asks KVM for its version",
+            [
+                mknod("asked-kvm", libc::S_IFCHR, 10, 232),
+                open("/tmp/msb-attack-asked-kvm", ASK),
+                ioctl(KVM_GET_API_VERSION, word(0)),
+            ],
+        )
         .needs("/sys/class/misc/kvm"),
-        line("loop-ioctl", "asks a loop device for its file", [
-            mknod("asked-loop", libc::S_IFBLK, 7, 0),
-            open("/tmp/msb-attack-asked-loop", libc::O_RDONLY | libc::O_NONBLOCK),
-            ioctl(LOOP_GET_STATUS64, room(232)),
-        ])
+        line(
+            "loop-ioctl",
+            "asks a loop device for its file",
+            [
+                mknod("asked-loop", libc::S_IFBLK, 7, 0),
+                open("/tmp/msb-attack-asked-loop", libc::O_RDONLY | libc::O_NONBLOCK),
+                ioctl(LOOP_GET_STATUS64, room(232)),
+            ],
+        )
         .harmless()
         .needs("/sys/block/loop0"),
-        line("mknodat", "makes a device by mknodat", [call(libc::SYS_mknodat, [
-            HERE,
-            text("/tmp/msb-attack-at"),
-            word(u64::from(libc::S_IFCHR | 0o666)),
-            word(libc::makedev(1, 1)),
-        ])]),
-        line("mknod-dev", "makes a device in /dev", [call(libc::SYS_mknod, [
-            text("/dev/msb-attack-node"),
-            word(u64::from(libc::S_IFCHR | 0o666)),
-            word(libc::makedev(1, 3)),
-        ])])
+        line(
+            "mknodat",
+            "makes a device by mknodat",
+            [call(
+                libc::SYS_mknodat,
+                [
+                    HERE,
+                    text("/tmp/msb-attack-at"),
+                    word(u64::from(libc::S_IFCHR | 0o666)),
+                    word(libc::makedev(1, 1)),
+                ],
+            )],
+        ),
+        line(
+            "mknod-dev",
+            "makes a device in /dev",
+            [call(
+                libc::SYS_mknod,
+                [
+                    text("/dev/msb-attack-node"),
+                    word(u64::from(libc::S_IFCHR | 0o666)),
+                    word(libc::makedev(1, 3)),
+                ],
+            )],
+        )
         .wall(crate::line::Wanted::OneOf(vec![
             crate::Answer::Error(libc::EPERM),
             crate::Answer::Error(libc::EROFS),
         ])),
-        line("dev-file", "makes a file in /dev", [call(libc::SYS_openat, [
-            HERE,
-            text("/dev/msb-attack-file"),
-            flags(libc::O_CREAT | libc::O_WRONLY),
-            word(0o600),
-        ])])
+        line(
+            "dev-file",
+            "makes a file in /dev",
+            [call(
+                libc::SYS_openat,
+                [HERE, text("/dev/msb-attack-file"), flags(libc::O_CREAT | libc::O_WRONLY), word(0o600)],
+            )],
+        )
         .errno(libc::EROFS),
     ]
 }

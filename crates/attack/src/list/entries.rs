@@ -64,7 +64,9 @@ mod tests {
     fn what_matters_is_tried_each_way() {
         let all = list();
         let ids: BTreeSet<&str> = all.iter().map(|line| line.id.as_str()).collect();
-        for id in ["mount-tmpfs", "unshare-user", "clone-user", "ptrace-attach", "bpf-map", "add-key", "raw-icmp"] {
+        for id in
+            ["mount-tmpfs", "unshare-user", "clone-user", "ptrace-attach", "bpf-map", "add-key", "raw-icmp"]
+        {
             assert!(ids.contains(format!("{id}-i386").as_str()), "{id}");
             assert!(ids.contains(format!("{id}-x32").as_str()), "{id}");
         }

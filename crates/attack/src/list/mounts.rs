@@ -46,25 +46,41 @@ fn classic() -> Vec<Line> {
     let mut lines: Vec<Line> = ["tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2"].map(new).into();
     let no_such = Some("msb_attack_no_such_controller");
     lines.extend([
-        line("mount-cgroup", "mounts a cgroup v1 hierarchy", [mount(Some("none"), "/tmp", Some("cgroup"), 0, no_such)])
-            .harmless(),
-        line("mount-overlay", "mounts an overlay", [
-            mount(Some("none"), "/tmp", Some("overlay"), 0, Some("lowerdir=/tmp:/dev")),
-        ]),
-        line("mount-ext4", "mounts a block device", [mount(Some("/dev/msb-attack"), "/tmp", Some("ext4"), 0, None)])
-            .harmless(),
+        line(
+            "mount-cgroup",
+            "mounts a cgroup v1 hierarchy",
+            [mount(Some("none"), "/tmp", Some("cgroup"), 0, no_such)],
+        )
+        .harmless(),
+        line(
+            "mount-overlay",
+            "mounts an overlay",
+            [mount(Some("none"), "/tmp", Some("overlay"), 0, Some("lowerdir=/tmp:/dev"))],
+        ),
+        line(
+            "mount-ext4",
+            "mounts a block device",
+            [mount(Some("/dev/msb-attack"), "/tmp", Some("ext4"), 0, None)],
+        )
+        .harmless(),
         line("mount-bind", "binds / to /tmp", [mount(Some("/"), "/tmp", None, libc::MS_BIND, None)]),
-        line("mount-rbind", "binds /proc and all below to /tmp", [
-            mount(Some("/proc"), "/tmp", None, libc::MS_BIND | libc::MS_REC, None),
-        ]),
+        line(
+            "mount-rbind",
+            "binds /proc and all below to /tmp",
+            [mount(Some("/proc"), "/tmp", None, libc::MS_BIND | libc::MS_REC, None)],
+        ),
         line("mount-move", "moves /proc to /tmp", [mount(Some("/proc"), "/tmp", None, libc::MS_MOVE, None)]),
         line("mount-shared", "lets mounts of / spread", [mount(None, "/", None, libc::MS_SHARED, None)]),
-        line("mount-slave", "lets mounts spread to /", [
-            mount(None, "/", None, libc::MS_SLAVE | libc::MS_REC, None),
-        ]),
-        line("remount-root", "mounts / again, without its flags", [
-            mount(None, "/", None, libc::MS_REMOUNT | libc::MS_BIND, None),
-        ]),
+        line(
+            "mount-slave",
+            "lets mounts spread to /",
+            [mount(None, "/", None, libc::MS_SLAVE | libc::MS_REC, None)],
+        ),
+        line(
+            "remount-root",
+            "mounts / again, without its flags",
+            [mount(None, "/", None, libc::MS_REMOUNT | libc::MS_BIND, None)],
+        ),
     ]);
     lines
 }
@@ -84,18 +100,20 @@ fn uncovering() -> Vec<Line> {
         line("remount-sys", "makes /sys writable", [writable("/sys")]),
         line("umount-proc-sys", "unmounts the read-only /proc/sys", [away("/proc/sys", 0)])
             .outside_by([itself("/proc/sys"), away("/proc/sys", 0)], Wanted::Done),
-        line("umount-kallsyms", "unmounts what covers /proc/kallsyms", [away("/proc/kallsyms", libc::MNT_DETACH)])
-            .outside_by([itself("/proc/kallsyms"), away("/proc/kallsyms", libc::MNT_DETACH)], Wanted::Done),
+        line(
+            "umount-kallsyms",
+            "unmounts what covers /proc/kallsyms",
+            [away("/proc/kallsyms", libc::MNT_DETACH)],
+        )
+        .outside_by([itself("/proc/kallsyms"), away("/proc/kallsyms", libc::MNT_DETACH)], Wanted::Done),
         line("umount-proc", "unmounts /proc", [away("/proc", libc::MNT_DETACH)]),
         line("umount-dev", "unmounts /dev", [away("/dev", libc::MNT_DETACH)]),
         line("umount-root", "unmounts /", [away("/", libc::MNT_DETACH)]),
-        line("bind-over-kallsyms", "binds a file over /proc/kallsyms", [mount(
-            Some("/proc/self/status"),
-            "/proc/kallsyms",
-            None,
-            libc::MS_BIND,
-            None,
-        )]),
+        line(
+            "bind-over-kallsyms",
+            "binds a file over /proc/kallsyms",
+            [mount(Some("/proc/self/status"), "/proc/kallsyms", None, libc::MS_BIND, None)],
+        ),
     ]
 }
 
@@ -106,7 +124,10 @@ fn by_descriptor() -> Vec<Line> {
     let fsmount = |of: Argument| call(libc::SYS_fsmount, [of, word(0), word(0)]);
     let tree = |path: &str| call(libc::SYS_open_tree, [HERE, text(path), word(OPEN_TREE_CLONE)]);
     let attach = |of: usize| {
-        call(libc::SYS_move_mount, [Argument::Result(of), text(""), HERE, text("/tmp"), word(FROM_EMPTY_PATH)])
+        call(
+            libc::SYS_move_mount,
+            [Argument::Result(of), text(""), HERE, text("/tmp"), word(FROM_EMPTY_PATH)],
+        )
     };
     // attr_set, attr_clr (read-only), propagation, user namespace.
     let clear = || Argument::List([0, libc::MOUNT_ATTR_RDONLY, 0, 0].map(word).to_vec());
@@ -116,39 +137,47 @@ fn by_descriptor() -> Vec<Line> {
     vec![
         line("fsopen-tmpfs", "makes a tmpfs by descriptor", [fsopen("tmpfs")]),
         line("fsopen-proc", "makes a /proc by descriptor", [fsopen("proc")]),
-        line("fsmount-whole", "makes and attaches a tmpfs by descriptor", [
-            fsopen("tmpfs"),
-            create(Argument::Result(0)),
-            fsmount(Argument::Result(0)),
-            attach(2),
-        ]),
+        line(
+            "fsmount-whole",
+            "makes and attaches a tmpfs by descriptor",
+            [fsopen("tmpfs"), create(Argument::Result(0)), fsmount(Argument::Result(0)), attach(2)],
+        ),
         line("fsconfig", "configures a file system", [create(no_descriptor())]).harmless(),
         line("fsmount", "makes a mount of a file system", [fsmount(no_descriptor())]).harmless(),
-        line("fspick", "picks the file system of / to change it", [call(libc::SYS_fspick, [HERE, text("/"), word(0)])]),
+        line(
+            "fspick",
+            "picks the file system of / to change it",
+            [call(libc::SYS_fspick, [HERE, text("/"), word(0)])],
+        ),
         line("open-tree", "copies the mount of /", [tree("/")]),
-        line("open-tree-plain", "takes hold of the mount of /proc", [call(
-            libc::SYS_open_tree,
-            [HERE, text("/proc"), word(0)],
-        )]),
+        line(
+            "open-tree-plain",
+            "takes hold of the mount of /proc",
+            [call(libc::SYS_open_tree, [HERE, text("/proc"), word(0)])],
+        ),
         line("move-mount-copy", "copies /proc to /tmp", [tree("/proc"), attach(0)]),
-        line("move-mount", "moves /proc to /tmp by path", [call(
-            libc::SYS_move_mount,
-            [HERE, text("/proc"), HERE, text("/tmp"), word(0)],
-        )]),
+        line(
+            "move-mount",
+            "moves /proc to /tmp by path",
+            [call(libc::SYS_move_mount, [HERE, text("/proc"), HERE, text("/tmp"), word(0)])],
+        ),
         line("mount-setattr-root", "clears the flags of /", [setattr("/")]),
         line("mount-setattr-proc-sys", "makes /proc/sys writable by attributes", [setattr("/proc/sys")])
             .outside_by([itself("/proc/sys"), setattr("/proc/sys")], Wanted::Done),
-        line("open-tree-attr", "copies /proc/sys and clears its flags, by a newer call", [call(
-            OPEN_TREE_ATTR,
-            [HERE, text("/proc/sys"), word(OPEN_TREE_CLONE), clear(), word(ATTRIBUTES_BYTES as u64)],
-        )])
+        line(
+            "open-tree-attr",
+            "copies /proc/sys and clears its flags, by a newer call",
+            [call(
+                OPEN_TREE_ATTR,
+                [HERE, text("/proc/sys"), word(OPEN_TREE_CLONE), clear(), word(ATTRIBUTES_BYTES as u64)],
+            )],
+        )
         .errno(libc::ENOSYS),
-        line("statmount", "reads what a mount is made of", [call(STATMOUNT, [
-            room(32),
-            room(512),
-            word(512),
-            word(0),
-        ])])
+        line(
+            "statmount",
+            "reads what a mount is made of",
+            [call(STATMOUNT, [room(32), room(512), word(512), word(0)])],
+        )
         .harmless(),
     ]
 }

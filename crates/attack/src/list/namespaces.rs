@@ -70,9 +70,11 @@ fn others() -> Vec<Line> {
     let all = KINDS.iter().filter(|(_, flag)| *flag != NEW_TIME).fold(0, |all, (_, flag)| all | flag);
     vec![
         line("unshare-all", "makes all namespaces at once", [call(libc::SYS_unshare, [flags(all)])]),
-        line("clone-user-high-bits", "makes a user namespace by clone, with bits above the flags", [clone_flags(
-            with_child_signal(libc::CLONE_NEWUSER) | HIGH_BITS,
-        )]),
+        line(
+            "clone-user-high-bits",
+            "makes a user namespace by clone, with bits above the flags",
+            [clone_flags(with_child_signal(libc::CLONE_NEWUSER) | HIGH_BITS)],
+        ),
         line("setns-pidfd", "enters the agent's mount namespace by its pidfd", [pidfd, of_agent]),
         Line {
             probe: Probe::Act(Act::SetnsPassed),

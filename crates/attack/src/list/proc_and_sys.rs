@@ -123,10 +123,14 @@ fn closed(name: &str, path: &'static str) -> Line {
 
 fn covered(name: &str, path: &'static str) -> Line {
     let list = call(libc::SYS_getdents64, [Argument::Result(0), room(4096), word(4096)]);
-    line(&format!("list-{name}"), &format!("lists {path}"), [open(path, libc::O_RDONLY | libc::O_DIRECTORY), list])
-        .wall(Wanted::Hidden(EMPTY_LISTING_BYTES))
-        .outside(Wanted::MoreThan(EMPTY_LISTING_BYTES))
-        .needs(path)
+    line(
+        &format!("list-{name}"),
+        &format!("lists {path}"),
+        [open(path, libc::O_RDONLY | libc::O_DIRECTORY), list],
+    )
+    .wall(Wanted::Hidden(EMPTY_LISTING_BYTES))
+    .outside(Wanted::MoreThan(EMPTY_LISTING_BYTES))
+    .needs(path)
 }
 
 /// The program that runs, and the way to the agent's.
@@ -146,16 +150,16 @@ fn made() -> Vec<Line> {
         ("sys", "/sys/msb-attack", libc::EROFS),
         ("sys-fs", "/sys/fs/cgroup/msb-attack/x", libc::ENOENT),
     ] {
-        let mut line = line(&format!("create-{name}"), &format!("makes the file {path}"), [open(path, create)])
-            .errno(errno);
+        let mut line =
+            line(&format!("create-{name}"), &format!("makes the file {path}"), [open(path, create)])
+                .errno(errno);
         line.control = Control::Needless("no kernel takes files there");
         lines.push(line);
     }
-    let lower = [open("/proc/self/oom_score_adj", libc::O_WRONLY), call(libc::SYS_write, [
-        Argument::Result(0),
-        text("-1000"),
-        word(5),
-    ])];
+    let lower = [
+        open("/proc/self/oom_score_adj", libc::O_WRONLY),
+        call(libc::SYS_write, [Argument::Result(0), text("-1000"), word(5)]),
+    ];
     lines.push(line("oom-score", "keeps itself from the kernel's memory killer", lower).errno(libc::EACCES));
     lines
 }

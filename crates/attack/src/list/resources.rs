@@ -21,7 +21,12 @@ pub(super) fn lines() -> Vec<Line> {
         let id = format!("bomb-{}", name.split(' ').next().unwrap_or(name));
         lines.push(scene(&id, &format!("a bomb of {name}"), Scene::Bomb(kind)));
     }
-    for (thing, name) in [(Thing::Files, "files"), (Thing::Watchers, "watchers"), (Thing::Timers, "timers")] {
+    for (thing, name) in [
+        (Thing::Files, "files"),
+        (Thing::Watchers, "watchers"),
+        (Thing::Timers, "timers"),
+        (Thing::Queues, "queues"),
+    ] {
         let tries = format!("holds all {name} that it can get");
         lines.push(scene(&format!("exhaust-{name}"), &tries, Scene::Exhaust(thing)));
     }
@@ -44,12 +49,37 @@ fn counted() -> Vec<Line> {
     let files = i64::try_from(OPEN_FILES_MAX).unwrap_or(i64::MAX);
     let more_files = u32::try_from(OPEN_FILES_MAX).unwrap_or(u32::MAX) + 1000;
     vec![
-        act("forks", "forks until the kernel makes no more", Act::Multiply(Kind::Forks, PROCESSES), processes),
-        act("threads", "makes threads until there are no more", Act::Multiply(Kind::Threads, PROCESSES), processes),
-        act("daemons", "forks daemons until there are no more", Act::Multiply(Kind::Daemons, PROCESSES), processes),
+        act(
+            "forks",
+            "forks until the kernel makes no more",
+            Act::Multiply(Kind::Forks, PROCESSES),
+            processes,
+        ),
+        act(
+            "threads",
+            "makes threads until there are no more",
+            Act::Multiply(Kind::Threads, PROCESSES),
+            processes,
+        ),
+        act(
+            "daemons",
+            "forks daemons until there are no more",
+            Act::Multiply(Kind::Daemons, PROCESSES),
+            processes,
+        ),
         act("memory-own", "takes memory", Act::Take(Memory::Own, TAKEN_MIB), memory),
-        act("memory-shm", "takes memory by files in /dev/shm", Act::Take(Memory::SharedFiles, TAKEN_MIB), memory),
-        act("memory-memfd", "takes memory by files without a name", Act::Take(Memory::MemoryFiles, TAKEN_MIB), memory),
+        act(
+            "memory-shm",
+            "takes memory by files in /dev/shm",
+            Act::Take(Memory::SharedFiles, TAKEN_MIB),
+            memory,
+        ),
+        act(
+            "memory-memfd",
+            "takes memory by files without a name",
+            Act::Take(Memory::MemoryFiles, TAKEN_MIB),
+            memory,
+        ),
         act("memory-pipes", "takes memory by pipes", Act::Take(Memory::Pipes, TAKEN_MIB), memory),
         act("memory-sockets", "takes memory by sockets", Act::Take(Memory::Sockets, TAKEN_MIB), memory),
         act("descriptors", "opens descriptors", Act::Descriptors(more_files), files),

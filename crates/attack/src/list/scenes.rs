@@ -19,7 +19,13 @@ pub(super) fn lines() -> Vec<Line> {
     lines.extend(files());
     for trace in Trace::ALL {
         let (name, what, errno) = described(trace);
-        lines.push(gone(&format!("neighbour-{name}"), &format!("finds {what} of a neighbour"), errno, trace, true));
+        lines.push(gone(
+            &format!("neighbour-{name}"),
+            &format!("finds {what} of a neighbour"),
+            errno,
+            trace,
+            true,
+        ));
     }
     for trace in Trace::ALL {
         let (name, what, errno) = described(trace);
@@ -69,7 +75,11 @@ fn files() -> Vec<Line> {
     let line = |id: &str, tries: &str, what: Scene| scene(id, Group::Files, tries, what);
     vec![
         line("swap", "swaps directories for links while the server measures and removes", Scene::Swap),
-        line("odd-files", "FIFOs, sockets and links that lead everywhere, measured and removed", Scene::OddFiles),
+        line(
+            "odd-files",
+            "FIFOs, sockets and links that lead everywhere, measured and removed",
+            Scene::OddFiles,
+        ),
         line("deep-tree", "a tree deeper than any path is long, removed", Scene::DeepTree),
         line("huge-directory", "a directory of 20000 files, removed", Scene::HugeDirectory),
     ]

@@ -64,34 +64,39 @@ pub(super) fn lines() -> Vec<Line> {
         line("raw-icmp6", "makes a raw socket for IPv6", [socket(libc::AF_INET6, libc::SOCK_RAW, 58)]),
         line("raw-all", "makes a raw socket for any protocol", [socket(libc::AF_INET, libc::SOCK_RAW, 255)]),
         line("packet-raw", "makes a packet socket", [socket(libc::AF_PACKET, libc::SOCK_RAW, 0)]),
-        line("packet-datagram", "makes a packet socket without headers", [socket(
-            libc::AF_PACKET,
-            libc::SOCK_DGRAM,
-            0,
-        )]),
-        line("packet-high-bits", "makes a packet socket, with bits above the family", [call(libc::SYS_socket, [
-            word(HIGH_BITS | u64::from(libc::AF_PACKET.cast_unsigned())),
-            flags(libc::SOCK_RAW),
-            word(0),
-        ])]),
-        line("packet-flags", "makes a packet socket with flags in its kind", [socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-            0,
-        )]),
-        line("socketpair-netlink", "makes netlink sockets as a pair", [call(libc::SYS_socketpair, [
-            flags(libc::AF_NETLINK),
-            flags(libc::SOCK_RAW),
-            word(16),
-            room(8),
-        ])])
+        line(
+            "packet-datagram",
+            "makes a packet socket without headers",
+            [socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)],
+        ),
+        line(
+            "packet-high-bits",
+            "makes a packet socket, with bits above the family",
+            [call(
+                libc::SYS_socket,
+                [
+                    word(HIGH_BITS | u64::from(libc::AF_PACKET.cast_unsigned())),
+                    flags(libc::SOCK_RAW),
+                    word(0),
+                ],
+            )],
+        ),
+        line(
+            "packet-flags",
+            "makes a packet socket with flags in its kind",
+            [socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)],
+        ),
+        line(
+            "socketpair-netlink",
+            "makes netlink sockets as a pair",
+            [call(libc::SYS_socketpair, [flags(libc::AF_NETLINK), flags(libc::SOCK_RAW), word(16), room(8)])],
+        )
         .harmless(),
-        line("socketpair-packet", "makes packet sockets as a pair", [call(libc::SYS_socketpair, [
-            flags(libc::AF_PACKET),
-            flags(libc::SOCK_RAW),
-            word(0),
-            room(8),
-        ])])
+        line(
+            "socketpair-packet",
+            "makes packet sockets as a pair",
+            [call(libc::SYS_socketpair, [flags(libc::AF_PACKET), flags(libc::SOCK_RAW), word(0), room(8)])],
+        )
         .harmless(),
     ];
     lines.extend(FAMILIES.map(|(name, family)| of_family(name, family)));
@@ -115,17 +120,19 @@ fn of_family(name: &str, family: i32) -> Line {
         _ => libc::SOCK_DGRAM,
     };
     let protocol = if family == libc::AF_KEY { 2 } else { 0 };
-    line(&format!("socket-{name}"), &format!("makes a socket of the family {name}"), [socket(
-        family, kind, protocol,
-    )])
+    line(
+        &format!("socket-{name}"),
+        &format!("makes a socket of the family {name}"),
+        [socket(family, kind, protocol)],
+    )
     .outside_by([socket(family, NO_KIND, protocol)], Wanted::Reached)
 }
 
 fn of_netlink(name: &str, protocol: i32) -> Line {
-    line(&format!("netlink-{name}"), &format!("makes a netlink socket for {name}"), [socket(
-        libc::AF_NETLINK,
-        libc::SOCK_RAW,
-        protocol,
-    )])
+    line(
+        &format!("netlink-{name}"),
+        &format!("makes a netlink socket for {name}"),
+        [socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)],
+    )
     .outside_by([socket(libc::AF_NETLINK, NO_KIND, protocol)], Wanted::Reached)
 }

@@ -126,7 +126,8 @@ impl<'a> Stage<'a> {
     fn left_on_disk(&self) -> Option<String> {
         let folder = self.ground.home().join("sandboxes");
         let count = fs_err::read_dir(&folder).map(Iterator::count).unwrap_or(0);
-        (count > self.running.len()).then(|| format!("{count} sandboxes have files, and {} run", self.running.len()))
+        (count > self.running.len())
+            .then(|| format!("{count} sandboxes have files, and {} run", self.running.len()))
     }
 
     fn linked_image(&mut self, path: &str, to: &str) -> Result<String, CallError> {

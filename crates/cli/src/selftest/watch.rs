@@ -126,9 +126,8 @@ impl Watch {
         let table = read("/proc/self/mountinfo").unwrap_or_default();
         let own = self.folder.to_string_lossy().into_owned();
         // The mount's number, its parent's, its device, its root, where it is.
-        let foreign = table.lines().filter(|line| {
-            line.split(' ').nth(4).is_none_or(|place| !place.starts_with(&own))
-        });
+        let foreign =
+            table.lines().filter(|line| line.split(' ').nth(4).is_none_or(|place| !place.starts_with(&own)));
         foreign.map(str::to_owned).collect()
     }
 
@@ -157,7 +156,8 @@ impl Watch {
 
     fn new_groups(&self, sandboxes: usize) -> Vec<String> {
         let (count, names) = self.groups_now();
-        let mut found: Vec<String> = names.difference(&self.groups).map(|name| format!("a new cgroup: {name}")).collect();
+        let mut found: Vec<String> =
+            names.difference(&self.groups).map(|name| format!("a new cgroup: {name}")).collect();
         if count > sandboxes {
             found.push(format!("{count} sandboxes have cgroups, and {sandboxes} run"));
         }
@@ -207,7 +207,9 @@ fn marks() -> Vec<String> {
     for place in SHARED_PLACES.iter().chain(&["/sys/class/net", CGROUPS]) {
         let Ok(entries) = fs_err::read_dir(place) else { continue };
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        found.extend(names.filter(|name| name.starts_with(MARK)).map(|name| format!("there is {place}/{name}")));
+        found.extend(
+            names.filter(|name| name.starts_with(MARK)).map(|name| format!("there is {place}/{name}")),
+        );
     }
     for (list, needle) in LISTS {
         if read(list).is_some_and(|text| text.contains(needle)) {

@@ -81,7 +81,9 @@ fn word(trace: Trace) -> String {
 }
 
 fn joined(own: BTreeMap<String, Answer>, mut others: BTreeMap<String, Answer>) -> Found {
-    own.into_iter().filter_map(|(name, answer)| Some((name.clone(), (answer, others.remove(&name)?)))).collect()
+    own.into_iter()
+        .filter_map(|(name, answer)| Some((name.clone(), (answer, others.remove(&name)?))))
+        .collect()
 }
 
 fn answer(found: Option<&Result<Found, String>>, trace: Trace) -> Played {

@@ -36,7 +36,8 @@ pub(super) fn strays(server: u32) -> Vec<String> {
         // and not below ours.
         let by_id = firsts.values().find(|(first, (start, count))| {
             let escaped = process.namespaces[0] == own[0] || process.namespaces[1] == own[1];
-            (*start..start + count).contains(&process.uid) && (escaped || is_below(&parents, process.pid, first.pid))
+            (*start..start + count).contains(&process.uid)
+                && (escaped || is_below(&parents, process.pid, first.pid))
         });
         let Some((first, _)) = by_namespace.or(by_id) else { continue };
         let stray = NAMESPACES.iter().zip(process.namespaces.iter().zip(&first.namespaces));
