@@ -88,7 +88,7 @@ ALLOW_ALL = [[6, 0, 0, 0x7FFF0000]]
 
 
 @dataclass
-class Tested:
+class Outcome:
     """What a self-test said."""
 
     code: int
@@ -103,12 +103,12 @@ class Tested:
         return {line["id"]: line for line in self.report["lines"] if line["verdict"] == verdict}
 
 
-def selftest(home: Path, *arguments: str, programs: Path = PROGRAMS) -> Tested:
+def selftest(home: Path, *arguments: str, programs: Path = PROGRAMS) -> Outcome:
     command = [programs / "msb", "selftest", "--home", home, *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, env=clean_environment(), timeout=LIST_SECONDS, check=False
     )
-    return Tested(done.returncode, done.stdout, done.stderr)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def weakened(folder: Path, **changes: object) -> Path:
@@ -124,7 +124,7 @@ def weakened(folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Tested:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Give the outcome of the whole list."""
     need_everything()
     home = tmp_path_factory.mktemp("selftest")
@@ -134,14 +134,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Tested:
     return tested
 
 
-def test_the_walls_withstand_the_attack_list(whole: Tested) -> None:
+def test_the_walls_withstand_the_attack_list(whole: Outcome) -> None:
     failed = {name: line["why"] for name, line in whole.lines("fail").items()}
     assert {name: why for name, why in failed.items() if name not in GAPS | SLOW_GAPS} == {}
     mended = sorted(set(GAPS) - set(failed))
     assert mended == [], "these pass now: take them out of the list of gaps"
 
 
-def test_what_says_nothing_here_has_an_allowed_reason(whole: Tested) -> None:
+def test_what_says_nothing_here_has_an_allowed_reason(whole: Outcome) -> None:
     silent = {name: line["why"] for name, line in whole.lines("not-applicable").items()}
     odd = {name: why for name, why in silent.items() if not why.startswith(REASONS) and name not in DEPENDS}
     assert odd == {}
@@ -149,7 +149,7 @@ def test_what_says_nothing_here_has_an_allowed_reason(whole: Tested) -> None:
     assert ALWAYS <= set(whole.lines("pass"))
 
 
-def test_the_report_says_what_was_asked_and_what_came_back(whole: Tested) -> None:
+def test_the_report_says_what_was_asked_and_what_came_back(whole: Outcome) -> None:
     report = whole.report
     lines = report["lines"]
     assert report["passed"] + report["failed"] + report["not_applicable"] == len(lines) > 400

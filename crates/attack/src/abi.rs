@@ -9,7 +9,7 @@ pub const X32_BIT: u32 = 0x4000_0000;
 /// Bits that a kernel which takes an `int` never sees, and a filter that compares 64 bits does.
 pub const HIGH_BITS: u64 = 0xffff_ffff_0000_0000;
 /// The directory that the process is in, as an argument (`AT_FDCWD`).
-pub const HERE: Argument = Argument::Word(-100_i64 as u64);
+pub const HERE: Argument = Argument::Word((-100_i64).cast_unsigned());
 
 /// Makes a call in the way of this machine.
 pub fn call(number: libc::c_long, arguments: impl Into<Vec<Argument>>) -> Call {

@@ -316,3 +316,33 @@ fn wait(child: i32) -> io::Result<i32> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_made_safely_is_not_made() {
+        // A test has a thread beside the one of the program: a fork could leave a lock locked.
+        assert_eq!(attempt(&[], 1).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        let call = Call { entry: Entry::Native, number: 39, arguments: vec![Argument::Word(0); 7] };
+        assert_eq!(attempt(&[call], 1).unwrap_err().raw_os_error(), Some(libc::E2BIG));
+        let large = vec![Argument::Bytes(vec![0; ROOM_BYTES + 1])];
+        let call = Call { entry: Entry::Native, number: 39, arguments: large };
+        assert_eq!(attempt(&[call], 1).unwrap_err().raw_os_error(), Some(libc::E2BIG));
+    }
+
+    #[test]
+    fn lists_have_the_words_of_their_way_and_know_where_results_go() {
+        let mut room = Room { mapping: Mapping::new(ROOM_BYTES, libc::MAP_PRIVATE).unwrap(), used: 0 };
+        let list = vec![Argument::List(vec![Argument::Word(1), Argument::Result(0)])];
+        for (entry, bytes) in [(Entry::Native, 16), (Entry::I386, 8)] {
+            let before = room.used;
+            let call = Call { entry, number: 1, arguments: list.clone() };
+            let prepared = room.prepare(&call).unwrap();
+            assert_eq!(room.used - before, bytes.next_multiple_of(ALIGNMENT));
+            let start = room.mapping.start as usize + before;
+            assert_eq!(prepared.patches, [(start + bytes / 2, 0)]);
+        }
+    }
+}

@@ -81,7 +81,7 @@ fn type_ahead(added: u64) -> io::Result<Answer> {
     unlockpt(&ours)?;
     let path = ptsname(&ours, Vec::new())?;
     let terminal = open(path.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
-    let request = word(u64::from(libc::TIOCSTI) | added);
+    let request = word(libc::TIOCSTI | added);
     Ok(one(call(libc::SYS_ioctl, [descriptor(&terminal), request, attack::abi::text("x")])))
 }
 

@@ -9,7 +9,7 @@ use crate::abi::{HERE, HIGH_BITS, call, flags, no_descriptor, open, room, text, 
 use crate::line::{Act, Control, Group, Line, Probe, Wanted};
 
 /// The keyring of the process itself: it ends with it (`keyctl(2)`).
-const PROCESS_KEYRING: u64 = -2_i64 as u64;
+const PROCESS_KEYRING: u64 = (-2_i64).cast_unsigned();
 /// A flag that no kernel knows, where wrong flags are refused after missing rights.
 const NO_FLAG: u64 = 0x8000;
 /// `adjtimex(2)`: set the length of a tick.
@@ -284,7 +284,7 @@ fn terminals() -> Vec<Line> {
         ..line(id, tries, [])
     };
     let console = |added: u64| {
-        let request = u64::from(libc::TIOCLINUX) | added;
+        let request = libc::TIOCLINUX | added;
         [
             open("/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY),
             call(libc::SYS_ioctl, [Argument::Result(0), word(request), words(&[3], 16)]),
@@ -322,7 +322,7 @@ fn priorities() -> Vec<Line> {
         line(
             "nice",
             "raises its priority",
-            [call(libc::SYS_setpriority, [word(0), word(0), word(-20_i64 as u64)])],
+            [call(libc::SYS_setpriority, [word(0), word(0), word((-20_i64).cast_unsigned())])],
         )
         .errno(libc::EACCES),
         line(

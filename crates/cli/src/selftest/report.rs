@@ -133,7 +133,10 @@ pub(crate) fn row(entry: &Entry) -> String {
         Verdict::NotApplicable => "n/a ",
     };
     let row = format!("  {word}  {:<28}  {}", entry.id, entry.tries);
-    if entry.why.is_empty() { row } else { format!("{row}\n        {}", entry.why) }
+    match entry.verdict {
+        Verdict::Fail => format!("{row}\n        {}", entry.why),
+        Verdict::Pass | Verdict::NotApplicable => row,
+    }
 }
 
 /// Puts lines with the same reason together, in the order of their first.

@@ -6,7 +6,6 @@ mod pressure;
 mod traces;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use attack::list::scenes::HELD;
 use attack::{Answer, Scene};
@@ -103,18 +102,30 @@ impl<'a> Stage<'a> {
         Ok(if ran.success { ran.output } else { format!("it failed: {} {}", ran.output, ran.error) })
     }
 
-    /// Starts another sandbox for a moment. A start that is refused is as good as a wall that held.
+    /// Starts another sandbox for a moment, if the server does; a refusal is as good as a wall that held. It is one only
+    /// where the plain sandbox is not refused.
+    fn unless_refused(
+        &mut self,
+        config: &Value,
+        act: impl FnOnce(&Stage<'_>, &str) -> Result<String, CallError>,
+    ) -> Result<String, CallError> {
+        match self.with_another(config, act) {
+            Err(CallError::Refused(_)) => {
+                let plain = self.ground.config();
+                self.with_another(&plain, |stage, name| stage.told(name, &["layout"]))
+            }
+            ended => ended,
+        }
+    }
+
+    /// Starts another sandbox for a moment; afterwards nothing of it may be left.
     fn with_another(
         &mut self,
         config: &Value,
         act: impl FnOnce(&Stage<'_>, &str) -> Result<String, CallError>,
     ) -> Result<String, CallError> {
         let name = "another";
-        match self.client.start(name, config) {
-            Ok(()) => {}
-            Err(CallError::Refused(_)) => return Ok(HELD.to_owned()),
-            Err(broken) => return Err(broken),
-        }
+        self.client.start(name, config)?;
         let acted = act(self, name);
         let stopped = self.client.stop(name);
         let acted = acted?;
@@ -132,26 +143,15 @@ impl<'a> Stage<'a> {
 
     fn linked_image(&mut self, path: &str, to: &str) -> Result<String, CallError> {
         let image = self.ground.linked_image(path, to)?;
-        let config = self.config_with(&image, None);
-        self.with_another(&config, |stage, name| stage.told(name, &["layout"]))
+        let config = self.ground.config_of(&image);
+        self.unless_refused(&config, |stage, name| stage.told(name, &["layout"]))
     }
 
     fn workdir(&mut self, path: &str) -> Result<String, CallError> {
         let mut config = self.ground.config();
         config["workdir"] = Value::from(path);
-        self.with_another(&config, |stage, name| match stage.told(name, &["cwd"]) {
-            // A command that is not started there is a wall too.
-            Err(CallError::Refused(_)) => Ok(HELD.to_owned()),
-            told => told,
-        })
-    }
-
-    fn config_with(&self, image: &Path, workdir: Option<&str>) -> Value {
-        let mut config = self.ground.config_of(image);
-        if let Some(workdir) = workdir {
-            config["workdir"] = Value::from(workdir);
-        }
-        config
+        // A command that is not started there is a wall too.
+        self.unless_refused(&config, |stage, name| stage.told(name, &["cwd"]))
     }
 
     /// A command that is, at that moment, whoever starts commands: it must neither work nor harm.
