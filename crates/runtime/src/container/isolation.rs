@@ -204,7 +204,7 @@ impl Seen {
             !target.starts_with('/')
                 || target.starts_with("/memfd:")
                 || target.starts_with("/dev/")
-                || (target.ends_with("/tasks") || target.ends_with("/cgroup.procs"))
+                || (target.ends_with("/tasks") || target.ends_with("/cgroup.threads"))
         };
         match self.descriptors.iter().find(|target| !known(target)) {
             None => Protection::on(name),
