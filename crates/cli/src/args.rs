@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
 use protocol::isolation::Level;
-use server::{HostName, Lifetime};
+use protocol::limits::{DISK_MIB_MAX, DISK_STORE_MIB_MIN};
+use server::{DiskStoreKind, HostName, Lifetime};
 
 pub(crate) use crate::args::images::{
     ImageCommand, InspectArgs, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs,
@@ -172,6 +173,20 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_rootfs: Vec<PathBuf>,
 
+    /// Let clients have this directory, and those below it, in sandboxes; with :ro at its end they can only read them
+    /// (can be given several times)
+    #[arg(long, value_name = "DIR[:ro]")]
+    pub(crate) allow_volume: Vec<String>,
+
+    /// Where sandboxes write: on a btrfs volume in the home, with a limit for each, or in plain directories without limits;
+    /// auto takes the first if it works here
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub(crate) disk_store: DiskStoreArg,
+
+    /// Size that the btrfs volume can grow to, in MiB [default: three quarters of what is free on the home's disk]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(DISK_STORE_MIB_MIN..=DISK_MIB_MAX.into()))]
+    pub(crate) disk_store_size: Option<u64>,
+
     /// What every sandbox must have: any (nothing), contained (the wall itself), limited (memory, processors, processes
     /// and open files too) or complete (every protection there is). Below it nothing starts
     #[arg(long, value_name = "LEVEL", default_value = "any")]
@@ -181,6 +196,24 @@ pub(crate) struct StartArgs {
     /// without a key
     #[arg(long, requires = "dev")]
     pub(crate) dev_on_network: bool,
+}
+
+/// Where sandboxes write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DiskStoreArg {
+    Auto,
+    Btrfs,
+    Plain,
+}
+
+impl From<DiskStoreArg> for DiskStoreKind {
+    fn from(word: DiskStoreArg) -> DiskStoreKind {
+        match word {
+            DiskStoreArg::Auto => DiskStoreKind::Auto,
+            DiskStoreArg::Btrfs => DiskStoreKind::Btrfs,
+            DiskStoreArg::Plain => DiskStoreKind::Plain,
+        }
+    }
 }
 
 /// How to look at this machine.

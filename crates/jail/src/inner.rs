@@ -74,7 +74,8 @@ fn become_root_inside() -> Result<(), JailError> {
 /// Arranges the mounts and makes them `/`. Every target is opened beneath the new root without following a link, so
 /// that an image which ships `/proc` or `/dev` as a link is refused instead of followed.
 fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), JailError> {
-    let mut overlays = plan.overlays.iter().zip(mounts);
+    let mut mounts = mounts.into_iter();
+    let mut overlays = plan.overlays.iter().zip(mounts.by_ref());
     let (_, root) =
         overlays.next().ok_or_else(|| JailError::Plan("no mount for / was handed over".to_owned()))?;
     move_mount(root.as_fd(), "", CWD, FIRST_MOUNT_POINT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -82,6 +83,11 @@ fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), Ja
     rustix::process::fchdir(&root).act(|| "go to the new root".to_owned())?;
     for (overlay, mount) in overlays {
         attach(&root, &mount, &overlay.at)?;
+    }
+    // What is left are the volumes.
+    for (volume, mount) in plan.volumes.iter().zip(mounts) {
+        let target = make_directories(&root, &volume.at)?;
+        attach_on(&mount, &target).act(|| format!("attach the volume {}", volume.at))?;
     }
     attach(&root, &proc_mount()?, "/proc")?;
     attach(&root, &sys_mount()?, "/sys")?;
@@ -120,6 +126,30 @@ fn attach(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), JailError> 
     }
     let target = open_beneath(root, path).act(|| format!("open {path} (it must be a directory)"))?;
     attach_on(mount, &target).act(|| format!("attach {path}"))
+}
+
+/// Makes a directory with all above it, step by step; a link on the way is refused instead of followed.
+fn make_directories(root: &OwnedFd, path: &str) -> Result<OwnedFd, JailError> {
+    let at = || format!("make the directory {path} (no part of it may be a link or a file)");
+    let mut directory = open_beneath(root, ".").act(at)?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::ROFS) => {}
+            Err(cause) => return Err(cause).act(at),
+        }
+        directory = open_directory_beneath(&directory, name).act(at)?;
+    }
+    Ok(directory)
+}
+
+fn open_directory_beneath(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    openat2(
+        directory,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 fn attach_on(mount: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {

@@ -23,8 +23,10 @@ mod confine;
 mod error;
 mod handoff;
 mod inner;
+mod layers;
 mod outer;
 mod probe;
+mod volume;
 
 use std::io::{Read, Write};
 use std::path::Path;

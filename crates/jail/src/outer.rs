@@ -19,8 +19,9 @@ use sys::namespace::{Fork, Namespaces, fork_sibling_into};
 
 use crate::error::{Act, JailError};
 use crate::handoff::{self, Sender};
+use crate::layers::fetch_layers;
 use crate::probe::NO_CORE_BYTES;
-use crate::{inner, report};
+use crate::{inner, report, volume};
 
 /// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
 const AGENT_NICE: i32 = -20;
@@ -69,10 +70,14 @@ impl Slots {
 /// Carries out the plan; returns when the inner process is on its own.
 pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
     let slots = Slots::reserve()?;
+    let writable = plan.writable.as_ref().map(fetch_layers).transpose()?;
     raise_core_limit();
     sys::namespace::unshare_mounts().act(|| "make a mount namespace".to_owned())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .act(|| "make the mounts private".to_owned())?;
+    if let Some(layers) = writable {
+        layers.attach()?;
+    }
     let inherited = Inherited {
         slots,
         socket: agent_socket(&plan.socket)?,
@@ -108,6 +113,8 @@ fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
         .iter()
         .map(|overlay| mount_overlay(overlay, &plan.scratch, user_namespace.as_fd()))
         .collect::<Result<_, _>>()?;
+    let volumes = volume::mount_all(&plan.volumes, plan.ids)?;
+    let mounts: Vec<OwnedFd> = mounts.into_iter().chain(volumes).collect();
     sender.go(&mounts).act(|| "hand over the mounts".to_owned())
 }
 

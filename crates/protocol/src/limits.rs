@@ -138,6 +138,22 @@ pub const ENVS_BYTES_MAX: usize = 256 * 1024;
 pub const SPEC_ENVS_BYTES_MAX: usize = 512 * 1024;
 /// Longest environment variable with its name, in bytes: the kernel starts no program with a longer one.
 pub const ENV_BYTES_MAX: usize = 128 * 1024 - 2;
+/// What a sandbox may write when the client does not say, in MiB.
+pub const DISK_MIB_DEFAULT: u32 = 4096;
+/// Least that a sandbox can be allowed to write, in MiB: the kernel sets room for what it is about to do aside first.
+pub const DISK_MIB_MIN: u32 = 16;
+/// Most that a client can ask for, in MiB; the volume that it is on is the nearer bound.
+pub const DISK_MIB_MAX: u32 = 1 << 24;
+/// Least size of the volume that sandboxes write on, in MiB.
+pub const DISK_STORE_MIB_MIN: u64 = 512;
+/// Share of what is free on the disk of the home that the volume leaves to all others, as a divisor.
+pub const DISK_STORE_FREE_SHARE: u64 = 4;
+/// How long making the volume may take.
+pub const MAKE_DISK_STORE_WAIT: Duration = Duration::from_secs(60);
+/// Most quota groups of removed sandboxes that are looked after at once.
+pub const DISK_STORE_GROUPS_AT_ONCE_MAX: usize = 64;
+/// Most host directories in one sandbox.
+pub const VOLUMES_MAX: usize = 16;
 /// Time between two samples of a sandbox's processor use.
 pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Most entries of a writable layer that are counted for its size.

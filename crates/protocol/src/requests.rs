@@ -9,7 +9,8 @@ use schemars::{JsonSchema, Schema};
 use crate::agent::Language;
 use crate::calls::ParseError;
 use crate::limits::{
-    CONFIG_ITEMS_MAX, IO_WEIGHT_MAX, IO_WEIGHT_MIN, OPEN_FILES_MAX, OPEN_FILES_MIN, PIDS_MAX, PIDS_MIN,
+    CONFIG_ITEMS_MAX, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_MAX, IO_WEIGHT_MIN, OPEN_FILES_MAX,
+    OPEN_FILES_MIN, PIDS_MAX, PIDS_MIN,
 };
 use crate::names::{NamespaceName, SandboxName};
 use crate::params::{Params, ParamsError};
@@ -87,7 +88,11 @@ pub struct Config {
     /// Share of a busy disk, against 100 of others.
     #[schemars(range(min = 1, max = 1000))]
     pub io_weight: Option<u32>,
-    /// `host:guest` volumes; must be empty on this server.
+    /// What the sandbox may write to its own file system, in MiB; metadata counts too.
+    #[schemars(range(min = DISK_MIB_MIN, max = DISK_MIB_MAX))]
+    pub disk: Option<u32>,
+    /// Directories of the server's machine: `host:guest` or `host:guest:ro` to read, `host:guest:rw` to write as well.
+    /// The server's operator says which there can be.
     #[schemars(default)]
     pub volumes: Vec<String>,
     /// `host:guest` ports; must be empty on this server.
@@ -250,6 +255,7 @@ impl Config {
             open_files: config.optional_whole("open_files", OPEN_FILES_MIN, OPEN_FILES_MAX)?,
             shm: config.optional_whole("shm", 1, u32::MAX)?,
             io_weight: config.optional_whole("io_weight", IO_WEIGHT_MIN, IO_WEIGHT_MAX)?,
+            disk: config.optional_whole("disk", DISK_MIB_MIN, DISK_MIB_MAX)?,
             volumes: config.optional_texts("volumes", CONFIG_ITEMS_MAX)?,
             ports: config.optional_texts("ports", CONFIG_ITEMS_MAX)?,
             envs: config.optional_assignments("envs")?,

@@ -21,6 +21,9 @@ pub trait Backend: Send + Sync {
     /// Dropping the future ends the attempt; what it made is removed in the background and by [`Backend::drain`].
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
 
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    fn disk_mib_max(&self) -> Option<u32>;
+
     /// Builds a sandbox with nothing in it, and says what protects it: what this host can do.
     fn try_walls(&self) -> BoxFuture<'_, Isolation>;
 

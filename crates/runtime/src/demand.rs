@@ -64,6 +64,10 @@ impl Backend for Demanding {
         self.backend.try_walls()
     }
 
+    fn disk_mib_max(&self) -> Option<u32> {
+        self.backend.disk_mib_max()
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         self.backend.drain()
     }
@@ -84,6 +88,8 @@ mod tests {
             rootfs: Rootfs { mounts: vec![] },
             memory_mib: 64,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 16,
             open_files_max: 1024,
             io_weight: 100,

@@ -212,6 +212,10 @@ impl Backend for Fake {
         Box::pin(std::future::ready(self.shared.isolation()))
     }
 
+    fn disk_mib_max(&self) -> Option<u32> {
+        None
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

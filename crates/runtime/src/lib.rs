@@ -15,4 +15,4 @@ pub mod volume;
 
 pub use backend::{Backend, BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
 pub use demand::Demanding;
-pub use spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
+pub use spec::{HostVolume, Rootfs, RootfsMount, SandboxId, SandboxSpec};

@@ -49,4 +49,5 @@ pub use keys::{
     SecretError, scope, scope_text,
 };
 pub use open::{OpenError, Programs, Server, Settings, examine};
+pub use runtime::volume::{DiskStore, DiskStoreKind};
 pub use store::StoreError;

@@ -9,6 +9,7 @@ use image::registry::RegistryConfig;
 use image::{Allowed, Images, ResolveError};
 use protocol::isolation::{Isolation, Level};
 use runtime::container::{self, ContainerBackend};
+use runtime::volume::{AllowedVolume, DiskStore};
 use runtime::{Backend, Demanding};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -33,6 +34,10 @@ pub struct Settings {
     pub allow_host_image: bool,
     /// Directories whose subdirectories may be used as images.
     pub allowed_rootfs: Vec<PathBuf>,
+    /// Directories whose contents clients may have in sandboxes, as `DIR` or `DIR:ro`.
+    pub allowed_volumes: Vec<String>,
+    /// Where sandboxes write.
+    pub disk: DiskStore,
     /// The registries that images are pulled from.
     pub registries: RegistryConfig,
     /// Whether the two default images are looked for in the default registry too.
@@ -66,6 +71,9 @@ pub enum OpenError {
     /// The machine does not say what it has.
     #[error("cannot read the size of this machine")]
     Machine(#[source] io::Error),
+    /// A directory that is allowed as a volume is not there.
+    #[error("cannot allow a directory as a volume")]
+    Volume(#[source] io::Error),
     /// The walls cannot be built here.
     #[error("cannot build sandboxes on this machine")]
     Backend(#[from] container::OpenError),
@@ -92,8 +100,15 @@ impl Server {
         use_all_descriptors();
         let host = Host::read().map_err(OpenError::Machine)?;
         let Programs { jail, agent } = settings.programs;
+        let volumes: Vec<AllowedVolume> = settings
+            .allowed_volumes
+            .iter()
+            .map(|text| AllowedVolume::open(text))
+            .collect::<Result<_, _>>()
+            .map_err(OpenError::Volume)?;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
-        let backend = ContainerBackend::open(home.path(), container::Programs { jail, agent })?;
+        let programs = container::Programs { jail, agent };
+        let backend = ContainerBackend::open(home.path(), programs, &settings.disk)?;
         let backend = demand(backend, settings.min_isolation)?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
         let images =
@@ -103,7 +118,7 @@ impl Server {
             images.prepare_host()?;
         }
         let app = App::new(backend, images, host, settings.access);
-        let app = app.allow_hosts(settings.allowed_hosts);
+        let app = app.allow_hosts(settings.allowed_hosts).allow_volumes(volumes);
         Ok(Server { app, _home: home })
     }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The kernel namespaces that one call makes anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,69 @@ pub fn unshare_mounts() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A user namespace with id maps and without processes, for mounts whose ids it shall map.
+#[derive(Debug)]
+pub struct HeldUserNamespace(OwnedFd);
+
+impl HeldUserNamespace {
+    /// Makes one with these maps, as `/proc/<pid>/uid_map` takes them (`user_namespaces(7)`).
+    ///
+    /// # Errors
+    /// `EBUSY` when this process has more than one thread; else what the kernel says.
+    pub fn new(user_map: &str, group_map: &str) -> io::Result<HeldUserNamespace> {
+        if thread_count()? != 1 {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        let (wait, go) = io::pipe()?;
+        // SAFETY: clone_args is plain integers, for which all zeroes is a valid value.
+        let mut arguments: libc::clone_args = unsafe { zeroed() };
+        arguments.flags = libc::CLONE_NEWUSER as u64;
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        // SAFETY: as in fork_sibling_into; the child only waits for the end of a pipe and exits.
+        let result =
+            unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+        let pid = match i32::try_from(result) {
+            Ok(0) => {
+                drop(go);
+                wait_for_end_and_exit(&wait.into());
+            }
+            Ok(pid) if pid > 0 => pid,
+            _ => return Err(io::Error::last_os_error()),
+        };
+        let made = map_and_open(pid, user_map, group_map);
+        drop(go);
+        let mut status = 0;
+        // SAFETY: the pid is a child of ours that nobody else waits for; `status` lives across the call.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        made.map(HeldUserNamespace)
+    }
+}
+
+impl AsFd for HeldUserNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn map_and_open(pid: i32, user_map: &str, group_map: &str) -> io::Result<OwnedFd> {
+    for (file, map) in [("uid_map", user_map), ("gid_map", group_map)] {
+        let mut opened = fs::File::options().write(true).open(format!("/proc/{pid}/{file}"))?;
+        io::Write::write_all(&mut opened, map.as_bytes())?;
+    }
+    Ok(fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
+}
+
+/// Holds a namespace until the other end of a pipe is closed.
+fn wait_for_end_and_exit(pipe: &OwnedFd) -> ! {
+    use std::os::fd::AsRawFd;
+    let mut byte = 0_u8;
+    // SAFETY: read writes at most one byte, into `byte`; _exit runs nothing of the copied process.
+    unsafe {
+        libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1);
+        libc::_exit(0)
+    }
 }
 
 fn thread_count() -> io::Result<usize> {

@@ -81,6 +81,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/unshare"),
     },
     Package {
+        name: "btrfs-progs",
+        why: "mkfs.btrfs makes the volume that sandboxes write on",
+        is_there: || exists("/usr/sbin/mkfs.btrfs") || exists("/sbin/mkfs.btrfs"),
+    },
+    Package {
         name: "busybox-static",
         why: "the programs of the small images that tests make",
         is_there: || exists("/bin/busybox"),

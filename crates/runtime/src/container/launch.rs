@@ -25,6 +25,7 @@ use super::{Alive, Shares};
 use crate::agent::ConnectError;
 use crate::backend::{Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
+use crate::volume::NewLayers;
 
 /// Most bytes that one agent's standard error puts into the server's log.
 const AGENT_LOG_BYTES_MAX: usize = 64 * 1024;
@@ -81,9 +82,10 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
 fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> Result<Plan, StartError> {
     let mounts = spec.rootfs.mounts.len();
     let ids = share.block.ids();
+    let etc = preset_files(&spec.hostname);
     shares
         .volume
-        .create(&spec.id, mounts, ids, &preset_files(&spec.hostname))
+        .create(&spec.id, &NewLayers { mounts, ids, etc: &etc, bytes_max: u64::from(spec.disk_mib) << 20 })
         .map_err(walls("make the writable layer"))?;
     let limits = Limits {
         memory_bytes: u64::from(spec.memory_mib) << 20,
@@ -98,6 +100,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         socket: scratch.with_file_name(SOCKET),
         cgroup_tasks: shares.cgroups.entry_files(&spec.id),
         program_tasks: shares.cgroups.program_entry_file(&spec.id),
+        hidden_layers: shares.volume.hidden_layers(&spec.id),
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
         ids,

@@ -36,7 +36,7 @@ use self::cgroup::Cgroups;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
-use crate::volume::Volume;
+use crate::volume::{DiskStore, Volume};
 
 /// How often leftovers of an earlier server are tried to be removed: what was just killed takes a moment to die.
 const LEFTOVER_TRIES: u32 = 20;
@@ -84,7 +84,7 @@ impl ContainerBackend {
     ///
     /// # Errors
     /// [`OpenError`] when this host lacks something that the wall needs.
-    pub fn open(home: &Path, programs: Programs) -> Result<ContainerBackend, OpenError> {
+    pub fn open(home: &Path, programs: Programs, disk: &DiskStore) -> Result<ContainerBackend, OpenError> {
         let failed = |step| move |source| OpenError { step, source };
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
@@ -95,7 +95,7 @@ impl ContainerBackend {
             programs,
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
-            volume: Volume::open(home).map_err(failed("open the writable layers"))?,
+            volume: Volume::open(home, disk).map_err(failed("open the writable layers"))?,
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
@@ -132,6 +132,10 @@ impl Backend for ContainerBackend {
             })?;
             Ok(result as Arc<dyn Sandbox>)
         })
+    }
+
+    fn disk_mib_max(&self) -> Option<u32> {
+        self.shares.volume.disk_mib_max()
     }
 
     fn try_walls(&self) -> BoxFuture<'_, Isolation> {

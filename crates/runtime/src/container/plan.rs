@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use jail::plan::{Device, IdBlock, Overlay, Plan};
+use jail::plan::{Device, IdBlock, Overlay, Plan, Volume, WritableLayers};
 use protocol::config::AgentConfig;
 
 use super::bpf::{TooLarge, assemble};
 use super::seccomp::table;
-use crate::spec::SandboxSpec;
+use crate::spec::{HostVolume, SandboxSpec};
 
 /// The environment inside when nobody says otherwise.
 const DEFAULT_ENVIRONMENT: [(&str, &str); 3] = [
@@ -90,6 +90,8 @@ pub(crate) struct Places {
     pub(crate) cgroup_tasks: Vec<PathBuf>,
     /// The entry file of the cgroup for programs alone.
     pub(crate) program_tasks: PathBuf,
+    /// How the jail gets at those, where not everybody can.
+    pub(crate) hidden_layers: Option<WritableLayers>,
     /// For each mount of the rootfs, the directories that take the writes: upper and work.
     pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
     /// An empty directory.
@@ -125,7 +127,9 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         ids: places.ids,
         cgroup_tasks: places.cgroup_tasks,
         program_tasks: places.program_tasks,
+        writable: places.hidden_layers,
         overlays: overlays.collect(),
+        volumes: spec.volumes.iter().map(volume).collect(),
         scratch: places.scratch,
         devices: DEVICES
             .iter()
@@ -140,6 +144,11 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         landlock: places.landlock,
         seccomp: assemble(&table())?,
     })
+}
+
+fn volume(wanted: &HostVolume) -> Volume {
+    let HostVolume { root, beneath, at, writable } = wanted.clone();
+    Volume { root, beneath, at, writable }
 }
 
 /// The default environment with the spec's own over it.
@@ -181,6 +190,8 @@ mod tests {
             rootfs: Rootfs { mounts: vec![RootfsMount { at: "/".into(), lowers: vec!["/image".into()] }] },
             memory_mib: 512,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
             open_files_max: 1024,
             io_weight: 100,
@@ -198,6 +209,7 @@ mod tests {
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],
             program_tasks: "/cpu/tasks".into(),
+            hidden_layers: None,
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },

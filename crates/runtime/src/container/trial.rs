@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use jail::facts::Facts;
 use protocol::isolation::Isolation;
-use protocol::limits::{IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
+use protocol::limits::{DISK_MIB_MIN, IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
 use super::{ContainerBackend, Programs, probe};
 use crate::backend::{Backend, Sandbox};
 use crate::spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
+use crate::volume::DiskStore;
 
 /// Its image below the home: an empty directory.
 const IMAGE: &str = "trial";
@@ -58,6 +59,8 @@ async fn start(backend: &impl Backend, image: &Path) -> Result<Isolation, String
         rootfs: Rootfs { mounts: vec![RootfsMount { at: "/".to_owned(), lowers: vec![image.to_owned()] }] },
         memory_mib: MEMORY_MIB,
         cpu_millis: 1000,
+        disk_mib: DISK_MIB_MIN,
+        volumes: Vec::new(),
         pids_max: PIDS_MAX,
         open_files_max: OPEN_FILES_DEFAULT,
         io_weight: IO_WEIGHT_DEFAULT,
@@ -89,7 +92,7 @@ fn chain(error: &dyn Error) -> String {
 /// there and takes it down. The directory is on the file system that is asked about.
 pub async fn examine(directory: &Path, programs: Programs) -> Isolation {
     let jail = programs.jail.clone();
-    match ContainerBackend::open(directory, programs) {
+    match ContainerBackend::open(directory, programs, &DiskStore::default()) {
         Ok(backend) => {
             let isolation = backend.try_walls().await;
             backend.drain().await;

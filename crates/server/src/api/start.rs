@@ -11,9 +11,10 @@ use protocol::agent::Language;
 use protocol::calls::{Config, ImageSource, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{
-    IO_WEIGHT_DEFAULT, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, OPEN_FILES_DEFAULT, PIDS_DEFAULT, SHM_MIB_DEFAULT,
-    START_WAIT,
+    DISK_MIB_DEFAULT, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_DEFAULT, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN,
+    OPEN_FILES_DEFAULT, PIDS_DEFAULT, SHM_MIB_DEFAULT, START_WAIT,
 };
+use runtime::volume::find_volumes;
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
@@ -44,14 +45,15 @@ async fn wanted(
     config: Config,
     cpu_millis: u32,
 ) -> Result<Option<Arc<Wanted>>, ApiError> {
-    if !config.volumes.is_empty() || !config.ports.is_empty() {
-        let key = if config.volumes.is_empty() { "ports" } else { "volumes" };
-        let text =
-            format!("Invalid 'config.{key}' parameter: this server offers no {key} yet, it must be empty");
-        return Err(bad(text).remedy(format!("leave '{key}' out")));
+    if !config.ports.is_empty() {
+        let text = "Invalid 'config.ports' parameter: this server offers no ports yet, it must be empty";
+        return Err(bad(text).remedy("leave 'ports' out"));
     }
     let memory_mib = memory(&config, app.host())?;
     let shm_mib = shm(&config, memory_mib)?;
+    let disk_mib = disk(&config, app.registry().disk_mib_max())?;
+    let volumes = find_volumes(app.allowed_volumes(), &config.volumes)
+        .map_err(|error| bad(format!("Invalid 'config.volumes' parameter: {error}")))?;
     let Some(name) = config.image else {
         return Ok(None);
     };
@@ -77,6 +79,8 @@ async fn wanted(
         open_files_max: config.open_files.unwrap_or(OPEN_FILES_DEFAULT),
         io_weight: config.io_weight.unwrap_or(IO_WEIGHT_DEFAULT),
         shm_mib,
+        disk_mib,
+        volumes,
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
@@ -104,6 +108,18 @@ fn shm(config: &Config, memory_mib: u32) -> Result<u32, ApiError> {
         )));
     }
     Ok(shm_mib)
+}
+
+/// Returns what a sandbox may write, in MiB.
+fn disk(config: &Config, most: Option<u32>) -> Result<u32, ApiError> {
+    let most = most.unwrap_or(DISK_MIB_MAX);
+    let disk_mib = config.disk.unwrap_or(DISK_MIB_DEFAULT.min(most));
+    if !(DISK_MIB_MIN..=most).contains(&disk_mib) {
+        return Err(bad(format!(
+            "Invalid 'config.disk' parameter: it must be from {DISK_MIB_MIN} to {most} MiB on this machine, not {disk_mib}"
+        )));
+    }
+    Ok(disk_mib)
 }
 
 /// Returns the processors to give, and whether that is less than was asked for.
@@ -154,7 +170,8 @@ fn describe_source(from: &Source) -> String {
 
 fn source_word(from: &Source) -> ImageSource {
     match from {
-        Source::Store { .. } => ImageSource::Store,
+        Source::Store(_) => ImageSource::Store,
+        Source::Registry(_) => ImageSource::Registry,
         Source::Host => ImageSource::Host,
         Source::Directory => ImageSource::Directory,
     }
@@ -162,7 +179,9 @@ fn source_word(from: &Source) -> ImageSource {
 
 fn source_reference(from: &Source) -> Option<String> {
     match from {
-        Source::Store { reference, digest } => Some(format!("{reference}@{digest}")),
+        Source::Store(stored) | Source::Registry(stored) => {
+            Some(format!("{}@{}", stored.reference, stored.digest))
+        }
         Source::Host | Source::Directory => None,
     }
 }

@@ -12,7 +12,7 @@ use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::{ImageSource, Target};
 use protocol::limits::STOP_WAIT;
-use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
+use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
@@ -50,6 +50,8 @@ pub(crate) struct Wanted {
     pub(crate) open_files_max: u32,
     pub(crate) io_weight: u32,
     pub(crate) shm_mib: u32,
+    pub(crate) disk_mib: u32,
+    pub(crate) volumes: Vec<HostVolume>,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
@@ -308,6 +310,11 @@ impl Registry {
         list
     }
 
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    pub(crate) fn disk_mib_max(&self) -> Option<u32> {
+        self.backend.disk_mib_max()
+    }
+
     /// Lets nothing start any more, stops everything, and waits until all of it is gone.
     pub(crate) async fn close(&self) {
         let waits: Vec<watch::Receiver<State>> = {
@@ -349,6 +356,8 @@ impl Wanted {
             open_files_max: self.open_files_max,
             io_weight: self.io_weight,
             shm_mib: self.shm_mib,
+            disk_mib: self.disk_mib,
+            volumes: self.volumes.clone(),
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
@@ -366,6 +375,8 @@ impl Wanted {
             ("open_files", self.open_files_max != other.open_files_max),
             ("io_weight", self.io_weight != other.io_weight),
             ("shm", self.shm_mib != other.shm_mib),
+            ("disk", self.disk_mib != other.disk_mib),
+            ("volumes", self.volumes != other.volumes),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
         ];
