@@ -221,11 +221,18 @@ fn hide(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
     let empty = tmpfs_mount("4096", "0555")?;
     set_attributes(empty.as_fd(), MountAttributes { set: READ_ONLY | NO_EXEC, ..MountAttributes::default() })
         .act(|| "make the empty directory read-only".to_owned())?;
+    // Kernels before 6.15 copy only mounts that are attached somewhere: the first directory gets the original.
+    let mut is_attached = false;
     for path in &plan.masked {
         let at = || format!("hide {path}");
         let Some(target) = existing(root, path)? else { continue };
         let status = rustix::fs::fstat(&target).act(at)?;
         let is_directory = rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir();
+        if is_directory && !is_attached {
+            attach_on(&empty, &target).act(at)?;
+            is_attached = true;
+            continue;
+        }
         let cover = clone_mount(if is_directory { &empty } else { &null }).act(at)?;
         attach_on(&cover, &target).act(at)?;
     }

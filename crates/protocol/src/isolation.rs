@@ -143,6 +143,15 @@ impl fmt::Display for ProtectionName {
     }
 }
 
+impl FromStr for ProtectionName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProtectionName, String> {
+        let found = ProtectionName::ALL.iter().find(|name| name.text() == text);
+        found.copied().ok_or_else(|| "no protection has that name".to_owned())
+    }
+}
+
 impl JsonSchema for ProtectionName {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "ProtectionName".into()
@@ -283,6 +292,7 @@ mod tests {
             let text = serde_json::to_string(name).unwrap();
             assert_eq!(text, format!("\"{name}\""));
             assert_eq!(serde_json::from_str::<ProtectionName>(&text).unwrap(), *name);
+            assert_eq!(text.trim_matches('"').parse(), Ok(*name));
             assert!(name.meaning().ends_with('.'), "{}", name.meaning());
         }
         for level in Level::ALL {

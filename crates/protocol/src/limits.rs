@@ -105,12 +105,31 @@ pub const ENDED_NAMES_MAX: usize = 100_000;
 pub const MEMORY_MIB_DEFAULT: u32 = 512;
 /// Least memory a sandbox can have, in MiB: the agent and one interpreter fit.
 pub const MEMORY_MIB_MIN: u32 = 32;
-/// Most processes and threads in one sandbox.
-pub const PIDS_MAX: u32 = 512;
+/// Processes and threads that a sandbox may have when the client does not say.
+pub const PIDS_DEFAULT: u32 = 512;
+/// Least processes and threads a sandbox can have: the agent, its supervisors and an interpreter fit.
+pub const PIDS_MIN: u32 = 32;
+/// Most processes and threads a sandbox can have.
+pub const PIDS_MAX: u32 = 4096;
+/// File descriptors that one process in a sandbox may have when the client does not say.
+pub const OPEN_FILES_DEFAULT: u32 = 65_536;
+/// Least file descriptors of one process in a sandbox: the agent and its connections fit.
+pub const OPEN_FILES_MIN: u32 = 512;
 /// Most file descriptors of one process in a sandbox.
-pub const OPEN_FILES_MAX: u64 = 65_536;
-/// Size of `/dev/shm` in a sandbox, in bytes; it counts against the sandbox's memory.
-pub const SHM_BYTES: u64 = 64 * 1024 * 1024;
+pub const OPEN_FILES_MAX: u32 = 1_048_576;
+/// Size of `/dev/shm` in a sandbox when the client does not say, in MiB; what is in it counts against the sandbox's
+/// memory. `/tmp` is a part of the writable layer and as large as that.
+pub const SHM_MIB_DEFAULT: u32 = 64;
+/// Share of a busy disk that a sandbox has when the client does not say.
+pub const IO_WEIGHT_DEFAULT: u32 = 100;
+/// Least share of a busy disk.
+pub const IO_WEIGHT_MIN: u32 = 1;
+/// Largest share of a busy disk: what every version of the kernel's interface takes.
+pub const IO_WEIGHT_MAX: u32 = 1000;
+/// How long the kernel may take to count the processes of a killed sandbox out of its cgroup.
+pub const CGROUP_EMPTY_WAIT: Duration = Duration::from_millis(500);
+/// How often a cgroup is looked through for processes to move, some of which fork meanwhile.
+pub const CGROUP_MOVE_ROUNDS_MAX: u32 = 16;
 /// Most environment variables that a client can set for a sandbox.
 pub const ENVS_MAX: usize = 1024;
 /// Most bytes of all environment variables of a sandbox together.
@@ -379,6 +398,8 @@ pub const QUOTE_CHARS_MAX: usize = 160;
 pub const PULLS_MAX: usize = 32;
 /// Most layers of one image that are fetched at once.
 pub const PULL_LAYERS_AT_ONCE_MAX: usize = 3;
+/// Most layers of one image that are unpacked at once: each takes a processor, and one of zstd memory to look back into.
+pub const PULL_LAYERS_UNPACKED_AT_ONCE_MAX: usize = 2;
 
 /// Longest name of a release of Debian, in characters.
 pub const SUITE_CHARS_MAX: usize = 32;

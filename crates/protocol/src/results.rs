@@ -131,8 +131,10 @@ pub struct SandboxInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageSource {
-    /// The server's store, to which registries lead.
+    /// The server's store, where it was before.
     Store,
+    /// A registry, from which it was pulled into the store for this.
+    Registry,
     /// The server's machine itself.
     Host,
     /// A directory that the operator allows.

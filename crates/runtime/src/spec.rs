@@ -62,6 +62,12 @@ pub struct SandboxSpec {
     pub volumes: Vec<HostVolume>,
     /// Most processes and threads.
     pub pids_max: u32,
+    /// Most file descriptors of one process.
+    pub open_files_max: u32,
+    /// Share of a busy disk, against 100 of others.
+    pub io_weight: u32,
+    /// Size of `/dev/shm` in MiB.
+    pub shm_mib: u32,
     /// Environment of kernels and commands, over the default one; a later entry wins.
     pub envs: Vec<(String, String)>,
     /// The directory in which kernels and commands start, made if the image has none; the home directory if none is
@@ -159,6 +165,9 @@ mod tests {
             disk_mib: 64,
             volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,

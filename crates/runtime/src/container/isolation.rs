@@ -235,7 +235,7 @@ impl Seen {
     fn open_files_limit(&self) -> Protection {
         let name = ProtectionName::OpenFilesLimit;
         match self.hard_limit("Max open files") {
-            Some(limit) if limit <= OPEN_FILES_MAX => Protection::on(name),
+            Some(limit) if limit <= u64::from(OPEN_FILES_MAX) => Protection::on(name),
             _ => Protection::off(name, "open files are not limited"),
         }
     }
@@ -292,7 +292,12 @@ pub(super) fn of_the_jail(facts: &Facts) -> Vec<Protection> {
             "boot Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK and with landlock in the list of the kernel parameter lsm=",
         ),
     };
-    vec![layers, landlock]
+    let mut all = vec![layers, landlock];
+    // What can be read of a sandbox says that they are; a crash that left one says more.
+    all.extend(
+        facts.failure(What::CoreDumpsOff).map(|why| Protection::off(ProtectionName::CoreDumpsOff, why)),
+    );
+    all
 }
 
 /// What can be said when no sandbox can be built: what was tried alone, and for all else why there is none.
@@ -342,4 +347,115 @@ fn mend_namespaces(name: ProtectionName) -> Option<String> {
         return Some("sysctl kernel.apparmor_restrict_unprivileged_userns=0".to_owned());
     }
     Some("boot a kernel that is built with CONFIG_USER_NS".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tmsb-agent\nCapInh:\t0000000000000000\nCapPrm:\t00000000000004fb\nCapEff:\t00000000000004fb\n\
+CapBnd:\t00000000000004fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+Max core file size        1                    1                    bytes     \n\
+Max open files            20000                20000                files     \n";
+
+    /// A sandbox as it should be; the masks are those of this machine's kernel.
+    fn seen() -> Seen {
+        let root = "89 64 0:41 / / rw,nosuid,nodev,relatime - overlay root rw,lowerdir=/proc/self/fd/16\n\
+63 89 0:39 / /dev ro,nosuid,noexec,relatime - tmpfs dev rw\n";
+        let cover = |path: &&str| format!("47 42 0:45 / {path} ro,nosuid,nodev,noexec - tmpfs tmpfs rw\n");
+        Seen {
+            namespaces: NAMESPACES.map(|(name, _)| (name, true)).to_vec(),
+            user_namespace: true,
+            id_map: "         0 1879048192      65536\n         0 1879048192      65536\n".to_owned(),
+            status: STATUS.to_owned(),
+            limits: LIMITS.to_owned(),
+            mounts: MASKED.iter().chain(&READ_ONLY).map(cover).fold(root.to_owned(), |all, one| all + &one),
+            interfaces: "Inter-|   Receive\n face |bytes\n    lo:       0       0\n".to_owned(),
+            descriptors: ["/dev/null", "socket:[1]", "/memfd:config (deleted)", "anon_inode:[eventpoll]"]
+                .map(str::to_owned)
+                .to_vec(),
+            core_pattern: "core".to_owned(),
+        }
+    }
+
+    /// The protections that are off after a change.
+    fn off(change: impl FnOnce(&mut Seen)) -> Vec<&'static str> {
+        let mut seen = seen();
+        change(&mut seen);
+        let all = seen.protections();
+        all.iter()
+            .filter(|one| !one.on)
+            .inspect(|one| assert!(one.why.is_some()))
+            .map(|one| one.name.text())
+            .collect()
+    }
+
+    #[test]
+    fn a_sandbox_as_it_should_be_has_them_all() {
+        assert_eq!(off(|_| {}), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_kernel_says_otherwise_is_off() {
+        let replaced = |from: &'static str, to: &'static str| {
+            move |seen: &mut Seen| {
+                for text in [&mut seen.status, &mut seen.limits, &mut seen.mounts, &mut seen.id_map] {
+                    *text = text.replace(from, to);
+                }
+            }
+        };
+        assert_eq!(off(replaced("Seccomp:\t2", "Seccomp:\t0")), ["seccomp"]);
+        assert_eq!(off(replaced("NoNewPrivs:\t1", "NoNewPrivs:\t0")), ["set_id_powerless", "no_new_privs"]);
+        assert_eq!(off(replaced("CapBnd:\t00000000000004fb", "CapBnd:\t000001ffffffffff")), ["capabilities"]);
+        assert_eq!(off(replaced("CapEff", "Cap")), ["capabilities"]);
+        assert_eq!(off(replaced(" 1879048192 ", " 0 ")), ["user_namespace", "id_range"]);
+        assert_eq!(off(replaced("65536", "1")), ["id_range"]);
+        assert_eq!(off(replaced(" /proc/sys ro,", " /proc/sys rw,")), ["masked_paths"]);
+        assert_eq!(off(replaced(" /proc/kallsyms ", " /elsewhere ")), ["masked_paths"]);
+        assert_eq!(off(replaced("/ / rw,nosuid,nodev", "/ / rw,nosuid")), ["devices_closed"]);
+        assert_eq!(off(replaced("/dev ro,nosuid", "/dev rw,nosuid")), ["devices_closed"]);
+        assert_eq!(off(replaced("/ / rw,nosuid,nodev", "/ / rw,nodev")), ["set_id_powerless"]);
+        assert_eq!(off(replaced("20000", "unlimited")), ["open_files_limit"]);
+        assert_eq!(off(|seen| seen.namespaces[1].1 = false), ["pid_namespace"]);
+        assert_eq!(off(|seen| seen.user_namespace = false), ["user_namespace"]);
+        assert_eq!(off(|seen| seen.descriptors.push("/etc".to_owned())), ["descriptors_closed"]);
+        assert_eq!(off(|seen| seen.interfaces.push_str("  eth0: 1 2\n")), ["network_policy"]);
+    }
+
+    #[test]
+    fn core_dumps_depend_on_where_the_host_sends_them() {
+        let with = |pattern: &str, limit: &str| {
+            off(|seen| {
+                seen.core_pattern = pattern.to_owned();
+                seen.limits = LIMITS.replace("1                    1 ", &format!("0  {limit} "));
+            })
+        };
+        for (pattern, limit) in
+            [("core", "0"), ("core", "1"), ("|/usr/lib/dump %P", "1"), ("/var/core.%p", "0")]
+        {
+            assert_eq!(with(pattern, limit), [""; 0], "{pattern} {limit}");
+        }
+        for (pattern, limit) in [
+            ("|/usr/lib/dump %P", "0"),
+            ("|/x", "unlimited"),
+            ("core", "4096"),
+            ("core", "unlimited"),
+            ("@/run/x", "1"),
+        ] {
+            assert_eq!(with(pattern, limit), ["core_dumps_off"], "{pattern} {limit}");
+        }
+    }
+
+    #[test]
+    fn without_a_sandbox_everything_is_off_and_says_why() {
+        let facts =
+            Facts { trials: vec![jail::facts::Trial { what: What::Landlock, failed: Some("old".into()) }] };
+        let isolation = protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, "mount /: no"));
+        assert!(isolation.protections.iter().all(|one| !one.on && one.why.is_some()));
+        let why =
+            |name| isolation.protections.iter().find(|one| one.name == name).unwrap().why.clone().unwrap();
+        assert_eq!(why(ProtectionName::Landlock), "old");
+        assert!(why(ProtectionName::MemoryLimit).contains("mount /: no"));
+    }
 }

@@ -91,6 +91,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         memory_bytes: u64::from(spec.memory_mib) << 20,
         cpu_millis: spec.cpu_millis,
         pids: spec.pids_max,
+        io_weight: spec.io_weight,
     };
     shares.cgroups.create(&spec.id, limits).map_err(walls("make the cgroups"))?;
     let scratch = shares.volume.scratch(&spec.id);

@@ -8,7 +8,10 @@
 
 mod bpf;
 mod cgroup;
+mod cgroup_limit;
+mod cgroup_place;
 mod cgroup_v1;
+mod cgroup_v2;
 mod ids;
 mod isolation;
 mod launch;
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jail::facts::Facts;
-use protocol::isolation::Isolation;
+use protocol::isolation::{Isolation, Protection};
 use tokio::sync::{oneshot, watch};
 
 pub use self::trial::examine;
@@ -96,7 +99,17 @@ impl ContainerBackend {
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
+        for Protection { name, why, mend, .. } in
+            shares.cgroups.protections().iter().filter(|limit| !limit.on)
+        {
+            tracing::warn!(limit = name.text(), why, mend, "this host does not hold a limit");
+        }
         Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })
+    }
+
+    /// Says of each limit of a cgroup whether this host holds it.
+    pub fn limits(&self) -> &[Protection] {
+        self.shares.cgroups.protections()
     }
 }
 

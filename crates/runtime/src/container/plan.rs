@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use jail::plan::{Device, IdBlock, Overlay, Plan, Volume, WritableLayers};
 use protocol::config::AgentConfig;
-use protocol::limits::{OPEN_FILES_MAX, SHM_BYTES};
 
 use super::bpf::{TooLarge, assemble};
 use super::seccomp::table;
@@ -137,11 +136,11 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
             .map(|&(name, major, minor)| Device { name: name.to_owned(), major, minor })
             .collect(),
         device_links: DEVICE_LINKS.iter().map(|&(name, to)| (name.to_owned(), to.to_owned())).collect(),
-        shm_bytes: SHM_BYTES,
+        shm_bytes: u64::from(spec.shm_mib) << 20,
         masked: MASKED.iter().map(|&path| path.to_owned()).collect(),
         read_only: READ_ONLY.iter().map(|&path| path.to_owned()).collect(),
         capabilities: CAPABILITIES.iter().map(|&(number, _)| number).collect(),
-        open_files_max: OPEN_FILES_MAX,
+        open_files_max: u64::from(spec.open_files_max),
         landlock: places.landlock,
         seccomp: assemble(&table())?,
     })
@@ -194,6 +193,9 @@ mod tests {
             disk_mib: 64,
             volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![("PATH".into(), "/mine".into()), ("A".into(), "b".into())],
             workdir: None,
             user: None,
@@ -250,6 +252,7 @@ mod tests {
     fn a_plan_survives_the_way_to_the_jail() {
         let text = serde_json::to_vec(&made()).unwrap();
         assert_eq!(serde_json::from_slice::<Plan>(&text).unwrap(), made());
+        assert_eq!((made().shm_bytes, made().open_files_max), (64 << 20, 1024));
         assert!(text.len() < jail::plan::PLAN_BYTES_MAX / 10);
     }
 }

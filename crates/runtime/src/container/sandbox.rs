@@ -134,7 +134,7 @@ impl Sandbox for ContainerSandbox {
 
     fn isolation(&self) -> Isolation {
         let mut said = isolation::of_the_jail(&self.shares.facts);
-        said.extend(self.shares.cgroups.protections(&self.id));
+        said.extend_from_slice(self.shares.cgroups.protections());
         said.extend(self.shares.volume.protections());
         match self.seen() {
             Ok(seen) => said.extend(seen.protections()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jail::facts::Facts;
 use protocol::isolation::Isolation;
-use protocol::limits::DISK_MIB_MIN;
+use protocol::limits::{DISK_MIB_MIN, IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
@@ -62,6 +62,9 @@ async fn start(backend: &impl Backend, image: &Path) -> Result<Isolation, String
         disk_mib: DISK_MIB_MIN,
         volumes: Vec::new(),
         pids_max: PIDS_MAX,
+        open_files_max: OPEN_FILES_DEFAULT,
+        io_weight: IO_WEIGHT_DEFAULT,
+        shm_mib: SHM_MIB_DEFAULT,
         envs: Vec::new(),
         workdir: None,
         user: None,

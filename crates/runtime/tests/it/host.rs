@@ -73,6 +73,9 @@ impl Host {
             disk_mib: 64,
             volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,
@@ -112,8 +115,10 @@ pub(crate) fn groups_of(home: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let status = fs_err::metadata(home).unwrap();
     let key = format!("{:x}-{:x}", status.dev(), status.ino());
-    let hierarchies = fs_err::read_dir("/sys/fs/cgroup").unwrap();
-    let own = hierarchies.map(|entry| entry.unwrap().path().join("microsandbox").join(&key));
+    // With version 2 it is the mount itself, with version 1 each hierarchy in it.
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs_err::read_dir(&top).unwrap().map(|entry| entry.unwrap().path());
+    let own = hierarchies.chain([top]).map(|hierarchy| hierarchy.join("microsandbox").join(&key));
     own.filter(|path| path.exists()).collect()
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::{ImageSource, Target};
-use protocol::limits::{PIDS_MAX, STOP_WAIT};
+use protocol::limits::STOP_WAIT;
 use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -35,8 +35,8 @@ pub(crate) struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) image: String,
-    /// Where it was found, where the name does not say it.
-    pub(crate) from: Option<String>,
+    /// Where it was found.
+    pub(crate) from: String,
     /// Where it was found, in one word.
     pub(crate) image_source: ImageSource,
     /// Its reference and digest in the store, when it was found there.
@@ -46,6 +46,10 @@ pub(crate) struct Wanted {
     pub(crate) rootfs: Rootfs,
     pub(crate) memory_mib: u32,
     pub(crate) cpu_millis: u32,
+    pub(crate) pids_max: u32,
+    pub(crate) open_files_max: u32,
+    pub(crate) io_weight: u32,
+    pub(crate) shm_mib: u32,
     pub(crate) disk_mib: u32,
     pub(crate) volumes: Vec<HostVolume>,
     pub(crate) envs: Vec<(String, String)>,
@@ -348,9 +352,12 @@ impl Wanted {
             rootfs: self.rootfs.clone(),
             memory_mib: self.memory_mib,
             cpu_millis: self.cpu_millis,
+            pids_max: self.pids_max,
+            open_files_max: self.open_files_max,
+            io_weight: self.io_weight,
+            shm_mib: self.shm_mib,
             disk_mib: self.disk_mib,
             volumes: self.volumes.clone(),
-            pids_max: PIDS_MAX,
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
@@ -364,6 +371,10 @@ impl Wanted {
             ("image", self.image != other.image),
             ("memory", self.memory_mib != other.memory_mib),
             ("cpus", self.cpu_millis != other.cpu_millis),
+            ("pids", self.pids_max != other.pids_max),
+            ("open_files", self.open_files_max != other.open_files_max),
+            ("io_weight", self.io_weight != other.io_weight),
+            ("shm", self.shm_mib != other.shm_mib),
             ("disk", self.disk_mib != other.disk_mib),
             ("volumes", self.volumes != other.volumes),
             ("envs", self.envs != other.envs),

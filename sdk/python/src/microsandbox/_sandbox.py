@@ -26,6 +26,7 @@ from ._client import UNKNOWN, Server, failed, find_api_key, find_server_url, nev
 from ._command import Command
 from ._errors import MicrosandboxError, StartTimeoutError
 from ._execution import Execution, execution_from_wire
+from ._info import SandboxInfo, info_from_wire
 from ._metrics import Metrics
 from ._waiting import TimeIsUp, to_its_end, within
 
@@ -216,6 +217,22 @@ class BaseSandbox:
         if timeout is not None:
             params["timeout"] = math.ceil(timeout)
         return await self._call("sandbox.repl.run", params, execution_from_wire)
+
+    async def get_info(self) -> SandboxInfo:
+        """Ask the server what the sandbox is: its image, its limits, and how strong its wall is.
+
+        Returns:
+            The description, in which each protection of the wall is on or off, with the reason where it is off.
+
+        Raises:
+            MicrosandboxError: The sandbox is not started, or the server does not know it.
+            ServerUnreachableError: The server does not answer.
+
+        Example:
+            info = await sandbox.get_info()
+            print(info.image, info.memory, info.cpus)
+        """
+        return await self._call("sandbox.get", {}, info_from_wire)
 
     @property
     def command(self) -> Command:
