@@ -3,6 +3,7 @@
 
 mod args;
 mod base;
+mod doctor;
 mod failure;
 mod images;
 mod interrupt;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             ImageCommand::BuildBase(arguments) => images::built::build_base(arguments),
         },
         Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Registry { command } => match command {
             RegistryCommand::Login(arguments) => logins::login(arguments),
             RegistryCommand::Logout(arguments) => logins::logout(arguments),

@@ -6,6 +6,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use protocol::isolation::Isolation;
+
 use crate::agent::{ConnectError, Connection};
 use crate::spec::SandboxSpec;
 
@@ -18,6 +20,12 @@ pub trait Backend: Send + Sync {
     ///
     /// Dropping the future ends the attempt; what it made is removed in the background and by [`Backend::drain`].
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
+
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    fn disk_mib_max(&self) -> Option<u32>;
+
+    /// Builds a sandbox with nothing in it, and says what protects it: what this host can do.
+    fn try_walls(&self) -> BoxFuture<'_, Isolation>;
 
     /// Waits until nothing is left of sandboxes that ended and attempts that were dropped.
     fn drain(&self) -> BoxFuture<'_, ()>;
@@ -40,6 +48,9 @@ pub trait Sandbox: Send + Sync {
     /// Counts the processes that the kernel killed because its memory limit was reached, since it began. One short read:
     /// it is done before every call.
     fn oom_kills(&self) -> io::Result<u64>;
+
+    /// Says what protects it, as it is now. Reads some small files.
+    fn isolation(&self) -> Isolation;
 
     /// Counts the bytes of its writable layer; slow on a full one, so not for a hot path.
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>>;
@@ -84,6 +95,9 @@ pub enum StartError {
     /// What is asked for does not go with the image, or cannot be asked for at all; in words that name it.
     #[error("{0}")]
     Unfit(String),
+    /// The walls stand, but protect less than the operator demands; each protection that is missing, and what mends it.
+    #[error("{0}")]
+    TooWeak(String),
     /// The walls stand, but the agent does not answer.
     #[error("the agent does not answer")]
     Agent(#[source] ConnectError),

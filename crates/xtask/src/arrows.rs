@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("attack", &["protocol", "sys"]),
     ("cli", &["protocol", "server", "image", "attack"]),
     ("xtask", &[]),
+    ("corpus", &[]),
 ];
 
 /// Crates from elsewhere that must never get into one of ours, and why.

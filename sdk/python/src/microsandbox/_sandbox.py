@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Optional, TypeVar, cast
 
@@ -26,6 +26,7 @@ from ._client import UNKNOWN, Server, failed, find_api_key, find_server_url, nev
 from ._command import Command
 from ._errors import MicrosandboxError, StartTimeoutError
 from ._execution import Execution, execution_from_wire
+from ._info import SandboxInfo, info_from_wire
 from ._metrics import Metrics
 from ._waiting import TimeIsUp, to_its_end, within
 
@@ -80,6 +81,8 @@ class BaseSandbox:
         memory: int = 512,
         cpus: float = 1.0,
         timeout: float = 180.0,
+        disk: Optional[int] = None,  # noqa: UP045
+        volumes: Sequence[str] = (),
     ) -> AsyncGenerator[SandboxT, None]:
         """Make a sandbox, start it, and stop it at the end of the `async with` block, however that ends.
 
@@ -92,6 +95,8 @@ class BaseSandbox:
             memory: Memory limit in MiB, as in `start()`.
             cpus: Processor cores, as in `start()`.
             timeout: Deadline of the start in seconds, as in `start()`.
+            disk: What the sandbox may write, in MiB, as in `start()`.
+            volumes: Directories of the server's machine, as in `start()`.
 
         Raises:
             MicrosandboxError: As `start()` and `stop()` do. When the block raises, its own error is the one that
@@ -103,7 +108,7 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout)
+        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout, disk=disk, volumes=volumes)
         try:
             yield sandbox
         except BaseException:
@@ -120,6 +125,9 @@ class BaseSandbox:
         memory: int = 512,
         cpus: float = 1.0,
         timeout: float = 180.0,
+        *,
+        disk: Optional[int] = None,  # noqa: UP045
+        volumes: Sequence[str] = (),
     ) -> None:
         """Start the sandbox; does nothing if it is started already.
 
@@ -130,18 +138,23 @@ class BaseSandbox:
             memory: Memory limit in MiB.
             cpus: Processor cores; rounded to the nearest whole number, at least 1.
             timeout: Deadline in seconds.
+            disk: What the sandbox may write, in MiB; by default 4096, or less where the server has less. Keyword only.
+            volumes: Directories of the server's machine that the sandbox shall have, each as `"host:guest"`, which can
+                be read, or `"host:guest:rw"`, which can be written to. The server's operator says which there can be.
+                Keyword only.
 
         Raises:
             StartTimeoutError: The deadline passed; nothing of the sandbox is kept.
             MicrosandboxError: The server refused, for example because the image is unknown.
             ServerUnreachableError: The server does not answer.
-            ValueError: `cpus` or `timeout` is not a number that can be meant.
+            ValueError: `cpus` or `timeout` is not a number that can be meant, or `volumes` is a string.
 
         Example:
             sandbox = PythonSandbox(name="resource-limited")
             await sandbox.start(memory=1024, cpus=2.0)
         """
         params = self._start_params(image, memory, cpus, timeout)
+        params["config"].update(_disk_params(disk, volumes))
         async with self._life_cycle:
             if self._is_started:
                 return
@@ -204,6 +217,22 @@ class BaseSandbox:
         if timeout is not None:
             params["timeout"] = math.ceil(timeout)
         return await self._call("sandbox.repl.run", params, execution_from_wire)
+
+    async def get_info(self) -> SandboxInfo:
+        """Ask the server what the sandbox is: its image, its limits, and how strong its wall is.
+
+        Returns:
+            The description, in which each protection of the wall is on or off, with the reason where it is off.
+
+        Raises:
+            MicrosandboxError: The sandbox is not started, or the server does not know it.
+            ServerUnreachableError: The server does not answer.
+
+        Example:
+            info = await sandbox.get_info()
+            print(info.image, info.memory, info.cpus)
+        """
+        return await self._call("sandbox.get", {}, info_from_wire)
 
     @property
     def command(self) -> Command:
@@ -348,6 +377,17 @@ class NodeSandbox(BaseSandbox):
 
     _LANGUAGE = "nodejs"
     _IMAGE = "microsandbox/node"
+
+
+def _disk_params(disk: int | None, volumes: Sequence[str]) -> dict[str, Any]:
+    if isinstance(volumes, str):
+        raise ValueError(f'volumes must be a list such as ["{volumes}"], not a string')
+    params: dict[str, Any] = {}
+    if disk is not None:
+        params["disk"] = disk
+    if volumes:
+        params["volumes"] = list(volumes)
+    return params
 
 
 def _may_stand(error: BaseException) -> bool:
