@@ -16,6 +16,7 @@ pub mod errors;
 pub mod json;
 pub mod limits;
 pub mod names;
+pub mod network;
 pub mod openrpc;
 mod params;
 mod requests;
