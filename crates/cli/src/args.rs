@@ -169,6 +169,10 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_rootfs: Vec<PathBuf>,
 
+    /// Give no sandbox a network, and leave this machine's own untouched: no interface, no rule, no forwarding
+    #[arg(long)]
+    pub(crate) no_network: bool,
+
     /// With --dev, allow a --host or --allowed-host that other machines reach: whoever reaches it can run code here,
     /// without a key
     #[arg(long, requires = "dev")]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use server::{Access, KeyState, Keys, Server, Settings};
+use server::{Access, KeyState, Keys, Server, Settings, Wish};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         allow_host_image: arguments.allow_host_image || arguments.dev,
         allowed_rootfs: arguments.allow_rootfs,
         defaults_from_registry,
+        network: if arguments.no_network { Wish::Off } else { Wish::Enforced },
         registries,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::agent::{ConnectError, Connection};
+use crate::network::{NetworkUse, Protection};
 use crate::spec::SandboxSpec;
 
 /// A future that can be sent between threads.
@@ -18,6 +19,12 @@ pub trait Backend: Send + Sync {
     ///
     /// Dropping the future ends the attempt; what it made is removed in the background and by [`Backend::drain`].
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
+
+    /// Says whether policies about the network are enforced, and if not, why; a spec with one is refused then.
+    fn network(&self) -> Protection {
+        let why = Some("this kind of wall has no network".to_owned());
+        Protection { name: "network_policy", on: false, why, mend: None }
+    }
 
     /// Waits until nothing is left of sandboxes that ended and attempts that were dropped.
     fn drain(&self) -> BoxFuture<'_, ()>;
@@ -40,6 +47,11 @@ pub trait Sandbox: Send + Sync {
     /// Counts the processes that the kernel killed because its memory limit was reached, since it began. One short read:
     /// it is done before every call.
     fn oom_kills(&self) -> io::Result<u64>;
+
+    /// Reads how it uses the network. One short question to the kernel.
+    fn network(&self) -> io::Result<NetworkUse> {
+        Ok(NetworkUse::default())
+    }
 
     /// Counts the bytes of its writable layer; slow on a full one, so not for a hot path.
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>>;

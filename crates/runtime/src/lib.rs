@@ -9,6 +9,7 @@ pub mod agent;
 pub mod backend;
 pub mod container;
 pub mod fake;
+pub mod network;
 pub mod spec;
 pub mod volume;
 

@@ -48,5 +48,7 @@ pub use keys::{
     KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
     SecretError, scope, scope_text,
 };
+pub use runtime::network::Wish;
+
 pub use open::{OpenError, Programs, Server, Settings};
 pub use store::StoreError;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use image::registry::RegistryConfig;
 use image::{Allowed, Images, ResolveError};
 use runtime::container::{self, ContainerBackend};
+use runtime::network::Wish;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub allowed_rootfs: Vec<PathBuf>,
     /// The registries that images are pulled from.
     pub registries: RegistryConfig,
+    /// What sandboxes have of the network.
+    pub network: Wish,
     /// Whether the two default images are looked for in the default registry too.
     pub defaults_from_registry: bool,
 }
@@ -86,7 +89,7 @@ impl Server {
         let host = Host::read().map_err(OpenError::Machine)?;
         let Programs { jail, agent } = settings.programs;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
-        let backend = ContainerBackend::open(home.path(), container::Programs { jail, agent })?;
+        let backend = ContainerBackend::open(home.path(), container::Programs { jail, agent }, settings.network)?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
         let images =
             Images::open(home.path(), allowed, settings.registries, settings.defaults_from_registry)?;

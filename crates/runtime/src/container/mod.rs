@@ -24,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 use self::cgroup::Cgroups;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
+use crate::network::{Networks, Protection, Wish};
 use crate::spec::{SandboxId, SandboxSpec};
 use crate::volume::Volume;
 
@@ -61,16 +62,18 @@ struct Shares {
     cgroups: Arc<dyn Cgroups>,
     ids: Arc<IdBlocks>,
     volume: Volume,
+    networks: Networks,
     /// How many sandboxes have something on this host: running, starting or being removed.
     alive: watch::Sender<usize>,
 }
 
 impl ContainerBackend {
-    /// Opens the backend below a server's home, and removes what an earlier server left there.
+    /// Opens the backend below a server's home, and removes what an earlier server left there. Needs to be called within
+    /// a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`] when this host lacks something that the wall needs.
-    pub fn open(home: &Path, programs: Programs) -> Result<ContainerBackend, OpenError> {
+    pub fn open(home: &Path, programs: Programs, network: Wish) -> Result<ContainerBackend, OpenError> {
         let failed = |step| move |source| OpenError { step, source };
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
@@ -80,6 +83,7 @@ impl ContainerBackend {
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
             volume: Volume::open(home).map_err(failed("open the writable layers"))?,
+            networks: Networks::open(&short(&key), network).map_err(failed("open the network"))?,
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
@@ -108,6 +112,10 @@ impl Backend for ContainerBackend {
         })
     }
 
+    fn network(&self) -> Protection {
+        self.shares.networks.protection()
+    }
+
     fn drain(&self) -> BoxFuture<'_, ()> {
         let mut alive = self.shares.alive.subscribe();
         Box::pin(async move {
@@ -116,8 +124,18 @@ impl Backend for ContainerBackend {
             if let Err(error) = self.shares.cgroups.remove_own() {
                 tracing::warn!(%error, "cannot remove the server's cgroups");
             }
+            let shares = Arc::clone(&self.shares);
+            if launch::blocking(move || shares.networks.close()).await.is_err() {
+                tracing::warn!("cannot remove the server's network");
+            }
         })
     }
+}
+
+/// Makes eight hexadecimal digits of a server's key: names of interfaces are short.
+fn short(key: &str) -> String {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
 }
 
 impl Shares {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::agent::{Channel, CommandEnd, Language, Reply, Request, RunEnd};
+use protocol::network::Network;
 use runtime::agent::Event;
 use runtime::container::{ContainerBackend, Programs};
+use runtime::network::Wish;
 use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec};
 
 /// One test's home and backend.
@@ -50,7 +52,7 @@ impl Host {
                 fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
             }
         }
-        Host { backend: ContainerBackend::open(&home, programs()).unwrap(), home }
+        Host { backend: ContainerBackend::open(&home, programs(), Wish::Off).unwrap(), home }
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
@@ -70,6 +72,8 @@ impl Host {
             workdir: None,
             user: None,
             prestart: None,
+            network: Network::None,
+            ports: vec![],
         }
     }
 

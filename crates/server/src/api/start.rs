@@ -11,6 +11,8 @@ use protocol::agent::Language;
 use protocol::calls::{Config, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
 use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
+use protocol::network::Network;
+use runtime::network::Protection;
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
@@ -28,7 +30,11 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
         Ok((started, wanted.and_then(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
-        Ok(Ok((started, from))) => Ok(describe(&target, &started, from, clamped)),
+        Ok(Ok((started, from))) => {
+            let mut text = describe(&target, &started, from, clamped);
+            text.push_str(&published(app, &target));
+            Ok(text)
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(too_late(&target, deadline)),
     }
@@ -41,13 +47,12 @@ async fn wanted(
     config: Config,
     cpu_millis: u32,
 ) -> Result<Option<Arc<Wanted>>, ApiError> {
-    if !config.volumes.is_empty() || !config.ports.is_empty() {
-        let key = if config.volumes.is_empty() { "ports" } else { "volumes" };
-        let text =
-            format!("Invalid 'config.{key}' parameter: this server offers no {key} yet, it must be empty");
-        return Err(bad(text).remedy(format!("leave '{key}' out")));
+    if !config.volumes.is_empty() {
+        let text = "Invalid 'config.volumes' parameter: this server offers no volumes yet, it must be empty";
+        return Err(bad(text).remedy("leave 'volumes' out"));
     }
     let memory_mib = memory(&config, app.host())?;
+    let network = network(config.network, app.registry().network())?;
     let Some(name) = config.image else {
         return Ok(None);
     };
@@ -70,8 +75,28 @@ async fn wanted(
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
+        network,
+        ports: config.ports,
     };
     Ok(Some(Arc::new(wanted)))
+}
+
+/// Returns the policy: what was asked for if this server can enforce it, and if nothing was, the widest that it can.
+fn network(asked: Option<Network>, enforced: Protection) -> Result<Network, ApiError> {
+    match (asked, enforced.on) {
+        (Some(network), true) => Ok(network),
+        (None, true) => Ok(Network::Public),
+        (None | Some(Network::None), false) => Ok(Network::None),
+        (Some(Network::Public | Network::Allow(_)), false) => {
+            let why = enforced.why.unwrap_or_else(|| "it is not known why".to_owned());
+            let text = format!(
+                "Invalid 'config.network' parameter: this server cannot enforce a policy about the network, so that \
+                 sandboxes have none: {why}"
+            );
+            let mend = enforced.mend.map(|mend| format!("; or, on the server's machine: {mend}"));
+            Err(bad(text).remedy(format!("leave 'network' out, or say \"none\"{}", mend.unwrap_or_default())))
+        }
+    }
 }
 
 fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
@@ -211,6 +236,12 @@ fn describe(target: &Target, started: &Started, from: Option<String>, clamped: O
         ));
     }
     text
+}
+
+/// Says where published ports are.
+fn published(app: &App, target: &Target) -> String {
+    let ports = app.registry().running(target).map(|running| running.live().ports()).unwrap_or_default();
+    if ports.is_empty() { String::new() } else { format!(" (ports on 127.0.0.1, host:sandbox: {})", ports.join(", ")) }
 }
 
 fn refused_start(target: &Target, refused: StartRefused) -> ApiError {

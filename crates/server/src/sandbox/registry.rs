@@ -12,6 +12,8 @@ use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::Target;
 use protocol::limits::{PIDS_MAX, STOP_WAIT};
+use protocol::network::{Network, PublishedPort};
+use runtime::network::Protection;
 use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -46,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) prestart: Option<Language>,
+    pub(crate) network: Network,
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// Keeps an image in the store as long as a sandbox may need it; what it keeps is no part of a wish.
@@ -242,6 +246,11 @@ impl Registry {
         }
     }
 
+    /// Says what is known of whether policies about the network are enforced.
+    pub(crate) fn network(&self) -> Protection {
+        self.backend.network()
+    }
+
     /// Finds a running sandbox for a call.
     pub(crate) fn running(&self, target: &Target) -> Result<Running, Unusable> {
         let book = self.book();
@@ -327,6 +336,8 @@ impl Wanted {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             prestart: self.prestart,
+            network: self.network.clone(),
+            ports: self.ports.clone(),
         }
     }
 
@@ -338,6 +349,8 @@ impl Wanted {
             ("cpus", self.cpu_millis != other.cpu_millis),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
+            ("network", self.network != other.network),
+            ("ports", self.ports != other.ports),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }

@@ -16,9 +16,9 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Optional, TypeVar, cast
+from typing import Any, ClassVar, List, Literal, Optional, TypedDict, TypeVar, Union, cast  # noqa: UP035
 
 import aiohttp
 
@@ -31,6 +31,15 @@ from ._waiting import TimeIsUp, to_its_end, within
 
 T = TypeVar("T")
 SandboxT = TypeVar("SandboxT", bound="BaseSandbox")
+
+
+class AllowedNetwork(TypedDict):
+    """A network of those who are named, and nobody else."""
+
+    allow: List[str]  # noqa: UP006
+
+
+Network = Optional[Union[Literal["none", "public"], AllowedNetwork]]  # noqa: UP007, UP045
 
 _log = logging.getLogger("microsandbox")
 
@@ -80,6 +89,8 @@ class BaseSandbox:
         memory: int = 512,
         cpus: float = 1.0,
         timeout: float = 180.0,
+        network: Network = None,
+        ports: Sequence[str] = (),
     ) -> AsyncGenerator[SandboxT, None]:
         """Make a sandbox, start it, and stop it at the end of the `async with` block, however that ends.
 
@@ -92,6 +103,8 @@ class BaseSandbox:
             memory: Memory limit in MiB, as in `start()`.
             cpus: Processor cores, as in `start()`.
             timeout: Deadline of the start in seconds, as in `start()`.
+            network: Whom its programs may reach, as in `start()`.
+            ports: Ports to publish, as in `start()`.
 
         Raises:
             MicrosandboxError: As `start()` and `stop()` do. When the block raises, its own error is the one that
@@ -103,7 +116,9 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout)
+        await sandbox.start(
+            image=image, memory=memory, cpus=cpus, timeout=timeout, network=network, ports=ports
+        )
         try:
             yield sandbox
         except BaseException:
@@ -120,6 +135,9 @@ class BaseSandbox:
         memory: int = 512,
         cpus: float = 1.0,
         timeout: float = 180.0,
+        *,
+        network: Network = None,
+        ports: Sequence[str] = (),
     ) -> None:
         """Start the sandbox; does nothing if it is started already.
 
@@ -130,6 +148,13 @@ class BaseSandbox:
             memory: Memory limit in MiB.
             cpus: Processor cores; rounded to the nearest whole number, at least 1.
             timeout: Deadline in seconds.
+            network: Whom its programs may reach. "none" is nobody, with no name service either. "public" is the internet,
+                but never a private, link-local or metadata address, nor one of the server's machine. A dictionary
+                {"allow": [...]} is who is named in it and nobody else: domains ("pypi.org"), everything below one
+                ("*.pythonhosted.org"), addresses and ranges ("8.8.8.0/24"), each with a port (":443") or with all.
+                By default it is "public" where the server can enforce that, else "none". Keyword only.
+            ports: Ports of the server's loopback interface that lead to ports of the sandbox, as "host:sandbox". With 0
+                as the first a free one is taken, which `metrics.ports()` tells. Keyword only.
 
         Raises:
             StartTimeoutError: The deadline passed; nothing of the sandbox is kept.
@@ -142,6 +167,10 @@ class BaseSandbox:
             await sandbox.start(memory=1024, cpus=2.0)
         """
         params = self._start_params(image, memory, cpus, timeout)
+        if network is not None:
+            params["config"]["network"] = network if isinstance(network, str) else dict(network)
+        if ports:
+            params["config"]["ports"] = list(ports)
         async with self._life_cycle:
             if self._is_started:
                 return
