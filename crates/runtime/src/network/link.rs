@@ -33,18 +33,21 @@ const NO_ARP: u32 = 0x80;
 /// The kernel's limit on names.
 const NAME_BYTES_MAX: usize = 15;
 
+/// The number that every loopback interface has.
+pub(super) const LOOPBACK: u32 = 1;
+
 /// One end of a pair of interfaces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End<'a> {
     /// Its name.
     pub(super) name: &'a str,
-    /// Its number; the kernel chooses when it is 0.
+    /// Its number; the kernel chooses when it is 0, and for both ends when it is 0 here.
     pub(super) index: u32,
     /// Its group: what the rules know it by.
     pub(super) group: u32,
 }
 
-/// Makes a pair of interfaces, both up: one here, one in another network namespace.
+/// Makes a pair of interfaces, both down: one here, one in another network namespace.
 ///
 /// Both have the same hardware address. With ARP off, the kernel writes an interface's own address into what it sends,
 /// and so it is always the other's: there is no neighbour table that anybody could fill.
@@ -87,11 +90,11 @@ pub(super) fn remove(socket: &mut Socket, name: &str) -> io::Result<()> {
     }
 }
 
-/// Brings the loopback interface up.
-pub(super) fn bring_loopback_up(socket: &mut Socket) -> io::Result<()> {
+/// Brings an interface up.
+pub(super) fn bring_up(socket: &mut Socket, index: u32) -> io::Result<()> {
+    let flags = if index == LOOPBACK { UP } else { UP | NO_ARP };
     let mut messages = Messages::default();
-    let fixed = [0_u32, 1, UP, UP].map(u32::to_ne_bytes).concat();
-    messages.add(NEW_LINK, ACK, &fixed, |_| {});
+    messages.add(NEW_LINK, ACK, &[0, index, flags, flags].map(u32::to_ne_bytes).concat(), |_| {});
     socket.carry_out(messages)
 }
 
@@ -135,7 +138,7 @@ pub(super) fn add_route(socket: &mut Socket, index: u32, to: Ipv4Addr) -> io::Re
 
 /// The fixed part of a message about an interface.
 fn link(index: u32) -> Vec<u8> {
-    [0, index, UP | NO_ARP, UP | NO_ARP].map(u32::to_ne_bytes).concat()
+    [0, index, 0, 0].map(u32::to_ne_bytes).concat()
 }
 
 /// The fixed part of a message about a route of the main table.

@@ -136,7 +136,9 @@ impl Router {
             if !open.is_empty() {
                 elements::add(&mut lock(&shared.rules), &open, None)?;
             }
-            link::add_route(&mut lock(&shared.routes), index, address)
+            let mut routes = lock(&shared.routes);
+            link::bring_up(&mut routes, index)?;
+            link::add_route(&mut routes, index, address)
         };
         tokio::task::spawn_blocking(finish).await.map_err(io::Error::other)??;
         Ok(attached)
@@ -258,8 +260,8 @@ fn prepare() -> io::Result<()> {
         }
     }
     let mut socket = Socket::open(Part::Routes)?;
-    link::bring_loopback_up(&mut socket)?;
-    link::add_address(&mut socket, 1, GATEWAY, GATEWAY)
+    link::bring_up(&mut socket, link::LOOPBACK)?;
+    link::add_address(&mut socket, link::LOOPBACK, GATEWAY, GATEWAY)
 }
 
 /// Builds a sandbox's pair of interfaces, in the sandbox's namespace.
@@ -271,6 +273,7 @@ fn build_inside(address: Ipv4Addr, index: u32, group: u32, router: &OwnedFd) -> 
     let outside = End { name: &format!("sb{index}"), index, group };
     let [_, b, c, d] = address.octets();
     link::make_pair(&mut socket, inside, outside, router.as_fd(), [0x02, 0x6d, 0x73, b, c, d])?;
+    link::bring_up(&mut socket, INSIDE_INDEX)?;
     link::add_address(&mut socket, INSIDE_INDEX, address, address)?;
     link::add_default_route(&mut socket, INSIDE_INDEX, GATEWAY)
 }

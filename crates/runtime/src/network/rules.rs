@@ -113,7 +113,7 @@ pub(super) fn router(gateway: Ipv4Addr) -> String {
               iifgroup {GROUP_ALLOW} ip saddr . ip daddr . th dport @{RANGE_PORTS} accept
               goto refuse
             }}
-            chain masquerade {{
+            chain hide_sources {{
               type nat hook postrouting priority srcnat; policy accept;
               oifname {UPLINK} masquerade
             }}\n",
@@ -157,7 +157,7 @@ pub(super) fn host(table: &str, interface: &str, router: Ipv4Addr) -> String {
             type filter hook postrouting priority srcnat - 10; policy accept;
             ip saddr {router} udp dport {PROBE_PORT} counter name {PROBE_COUNTER} drop
           }}
-          chain masquerade {{
+          chain hide_sources {{
             type nat hook postrouting priority srcnat; policy accept;
             ip saddr {router} oifname != {interface} masquerade
           }}

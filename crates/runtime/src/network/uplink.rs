@@ -26,8 +26,6 @@ const LOCK: &str = "/run/microsandbox.network";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Where the probe of the host's firewall is addressed to; the host's table drops it before it leaves.
 const PROBE_TO: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
-/// The number of the uplink in the router.
-const INDEX: u32 = 999;
 /// Both ends of the uplink.
 const HARDWARE: [u8; 6] = [0x02, 0x6d, 0x73, 0x62, 0x00, 0x01];
 /// The first pair of addresses that an uplink can have; the others follow.
@@ -71,14 +69,17 @@ impl Uplink {
             )
         })?;
         let here = End { name: &self.interface, index: 0, group: 0 };
-        let there = End { name: UPLINK, index: INDEX, group: 0 };
+        let there = End { name: UPLINK, index: 0, group: 0 };
         link::make_pair(&mut socket, here, there, router.as_fd(), HARDWARE).map_err(at("make the uplink"))?;
         let index = interface_index(&self.interface).map_err(at("find the uplink"))?;
+        link::bring_up(&mut socket, index).map_err(at("bring the uplink up"))?;
         link::add_address(&mut socket, index, host, ours).map_err(at("give the uplink its address"))?;
         let inside = move || {
             let mut socket = Socket::open(Part::Routes)?;
-            link::add_address(&mut socket, INDEX, ours, host)?;
-            link::add_default_route(&mut socket, INDEX, host)
+            let index = interface_index(UPLINK)?;
+            link::bring_up(&mut socket, index)?;
+            link::add_address(&mut socket, index, ours, host)?;
+            link::add_default_route(&mut socket, index, host)
         };
         let place = Place::Namespace(Arc::clone(router));
         visitor.visit_blocking(place, inside).map_err(at("connect the router"))?;
