@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 _RECVDSTADDR = 8  # IP_PKTINFO of ip(7)
 
@@ -115,10 +116,8 @@ def accept(port: int, serve: Callable[[socket.socket], None]) -> None:
     def one(stream: socket.socket) -> None:
         with stream:
             stream.settimeout(20)
-            try:
+            with suppress(OSError, IndexError, struct.error):
                 serve(stream)
-            except (OSError, IndexError, struct.error):
-                pass
 
     while True:
         stream, _ = listener.accept()

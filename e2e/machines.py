@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine of the test's own, as far as its network goes, and an internet that it is connected with.
 
-The thread of the test itself moves into the machine's network namespace: so the server that it starts lives there, and the
-SDK reaches it on that machine's loopback interface. Nothing of the real machine's network is touched.
+The thread of the test itself moves into the machine's network namespace: so the server that it starts lives there, and
+the SDK reaches it on that machine's loopback interface. Nothing of the real machine's network is touched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INTERNET_SECONDS = 20
 
 # The machine's own addresses: one on the internet, one in a house, one of a bridge as Docker makes it.
 OWN_ADDRESSES = ("185.5.5.5", "192.168.7.7", "172.17.0.1")
-NAME_SERVER = "185.5.5.53"
+NAME_SERVER = "81.2.69.53"
 
 
 def run(*command: str) -> str:
@@ -47,6 +47,7 @@ class Machine:
     internet: subprocess.Popen[str]
     resolv_conf: Path
     reached: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    reader: threading.Thread | None = None
 
     @property
     def inside(self) -> list[str]:
@@ -61,6 +62,10 @@ class Machine:
             while True:
                 found.append(self.reached.get_nowait())
         return found
+
+    def end(self) -> None:
+        if self.reader:
+            self.reader.join()
 
     def ruleset(self) -> str:
         return run("nft", "list", "ruleset")
@@ -79,6 +84,7 @@ def own_machine(folder: Path) -> Iterator[Machine]:
     )
     resolv_conf = folder / "resolv.conf"
     resolv_conf.write_text(f"nameserver {NAME_SERVER}\n")
+    machine: Machine | None = None
     try:
         _check(_libc.unshare(_CLONE_NEWNET))
         machine = Machine(internet, resolv_conf)
@@ -89,6 +95,11 @@ def own_machine(folder: Path) -> Iterator[Machine]:
         os.close(home)
         internet.kill()
         internet.wait()
+        if machine:
+            machine.end()
+        for pipe in (internet.stdin, internet.stdout):
+            assert pipe
+            pipe.close()
 
 
 def _connect(machine: Machine) -> None:
@@ -118,7 +129,8 @@ def _connect(machine: Machine) -> None:
             else:
                 machine.reached.put(line.rstrip("\n"))
 
-    threading.Thread(target=read, daemon=True).start()
+    machine.reader = threading.Thread(target=read, daemon=True)
+    machine.reader.start()
     assert ready.wait(INTERNET_SECONDS)
 
 

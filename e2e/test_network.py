@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tries, from inside, to reach whom a sandbox's policy does not name, and from outside to reach more than a published port.
+"""Tries, from inside, to reach whom a policy does not name, and from outside, more than a published port.
 
-All of it happens on a machine of the tests' own with an internet of its own, in which every address answers: each attack
-has a control that shows the same address answering somebody else.
+All of it happens on a machine of the tests' own with an internet of its own, in which every address answers: each
+attack has a control that shows the same address answering somebody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
-import subprocess
 import textwrap
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -25,6 +23,7 @@ from microsandbox import MicrosandboxError, PythonSandbox
 from host import Server, need, need_everything
 from internet import BEHIND, FRONT, METADATA
 from machines import NAME_SERVER, OWN_ADDRESSES, Machine, own_machine, run
+from network_guest import box, fetch_outside, forwarding, found
 
 # One of each kind that nobody may reach.
 FORBIDDEN = [
@@ -63,74 +62,12 @@ OTHER_FORMS = [
     "[::169.254.169.254]",
 ]
 
-# Inside, these are at hand.
-TOOLS = """
-import json, socket, struct, urllib.request
-
-def fetch(host, port=80, path="/"):
-    url = "http://" + host + ("" if port == 80 else ":%d" % port) + path
-    try:
-        return urllib.request.urlopen(url, timeout=8).read().decode()
-    except Exception as error:
-        return "failed: " + repr(getattr(error, "reason", error))
-
-def connect(address, port):
-    try:
-        with socket.create_connection((address, port), timeout=8) as stream:
-            return "connected"
-    except Exception as error:
-        return "failed: " + repr(error)
-
-def echo(address, port=7, source=None):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(1)
-        try:
-            if source:
-                sender.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
-                sender.bind((source, 0))
-            sender.connect((address, port))
-            sender.send(b"hello")
-            return sender.recv(100).decode()
-        except Exception as error:
-            return "failed: " + repr(error)
-
-def encode(labels, kind=1):
-    name = b"".join(bytes([len(label)]) + label for label in labels) + bytes(1)
-    return struct.pack(">HHHHHH", 4660, 256, 1, 0, 0, 0) + name + struct.pack(">HH", kind, 1)
-
-def name_server():
-    lines = [line.split() for line in open("/etc/resolv.conf")]
-    return next((words[1] for words in lines if words[:1] == ["nameserver"]), None)
-
-def ask(labels, kind=1, server=None, way="datagram", port=53):
-    labels = [label if isinstance(label, bytes) else label.encode() for label in labels]
-    server = server or name_server()
-    question = encode(labels, kind)
-    try:
-        if way == "datagram":
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-                asker.settimeout(5)
-                asker.connect((server, port))
-                asker.send(question)
-                told = asker.recv(65535)
-        else:
-            with socket.create_connection((server, port), timeout=5) as asker:
-                asker.sendall(struct.pack(">H", len(question)) + question)
-                length = struct.unpack(">H", asker.recv(2))[0]
-                told = b""
-                while len(told) < length:
-                    told += asker.recv(65535)
-    except Exception as error:
-        return "failed: " + repr(error)
-    return {"code": told[3] & 15, "cut": bool(told[2] & 2), "answers": struct.unpack(">H", told[6:8])[0]}
-"""
-
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     need_everything()
     for program in ("ip", "nft"):
-        need(subprocess.run(["which", program], capture_output=True).returncode == 0, f"{program} is needed")
+        need(shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"), f"{program} is needed")
     with own_machine(tmp_path_factory.mktemp("machine")) as machine:
         yield machine
 
@@ -143,28 +80,6 @@ def networked(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield server
     server.end()
     assert (machine.ruleset(), machine.interfaces(), forwarding()) == before
-
-
-@asynccontextmanager
-async def box(server: Server, **options: Any) -> AsyncIterator[PythonSandbox]:
-    async with PythonSandbox.create(server.url, **options) as sandbox:
-        execution = await sandbox.run(TOOLS)
-        assert not execution.has_error(), await execution.error()
-        yield sandbox
-
-
-async def found(sandbox: PythonSandbox, expression: str) -> Any:
-    execution = await sandbox.run(f"print(json.dumps({expression}))")
-    assert not execution.has_error(), await execution.error()
-    return json.loads(await execution.output())
-
-
-def forwarding() -> str:
-    return Path("/proc/sys/net/ipv4/ip_forward").read_text()
-
-
-def fetch_outside(host: str) -> str:
-    return urllib.request.urlopen(f"http://{host}/", timeout=5).read().decode()
 
 
 # none
@@ -278,9 +193,7 @@ async def test_sandboxes_never_reach_each_other(networked: Server) -> None:
         serve = """
         import threading
         listener = socket.create_server(("0.0.0.0", 8080))
-        asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        asker.connect(("9.9.9.9", 7))
-        own = asker.getsockname()[0]
+        own = own_address()
         reached = []
         def accept():
             while True:
@@ -297,8 +210,7 @@ async def test_sandboxes_never_reach_each_other(networked: Server) -> None:
 
 async def test_nobody_sends_as_somebody_else(networked: Server, machine: Machine) -> None:
     async with box(networked, network="public") as one, box(networked, network="public") as other:
-        source = "(lambda s: (s.connect(('9.9.9.9', 7)), s.getsockname()[0])[1])(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))"
-        mine, theirs = await found(one, source), await found(other, source)
+        mine, theirs = await found(one, "own_address()"), await found(other, "own_address()")
         assert mine != theirs
         machine.what_reached_the_internet()
         for address in (theirs, "93.184.216.99", "10.77.0.1"):
@@ -318,7 +230,8 @@ async def test_a_sandbox_cannot_change_its_network(networked: Server) -> None:
         code = """
         link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
         link.bind((0, 0))
-        message = struct.pack("=BBBBI", 2, 32, 0, 0, 1000) + struct.pack("=HH4s", 8, 2, socket.inet_aton("93.184.216.99"))
+        address = struct.pack("=HH4s", 8, 2, socket.inet_aton("93.184.216.99"))
+        message = struct.pack("=BBBBI", 2, 32, 0, 0, 1000) + address
         link.send(struct.pack("=IHHII", 16 + len(message), 20, 0x605, 1, 0) + message)
         print(json.dumps(struct.unpack("=i", link.recv(4096)[16:20])[0]))
         """
@@ -330,7 +243,11 @@ async def test_ipv6_leads_nowhere(networked: Server) -> None:
     async with box(networked, network="public") as sandbox:
         code = "[line.split()[5] for line in open('/proc/net/if_inet6')]"
         assert set(await found(sandbox, code)) <= {"lo"}
-        assert await found(sandbox, "ask(['web', 'allowed', 'example'], kind=28)") == {"code": 0, "cut": False, "answers": 0}
+        assert await found(sandbox, "ask(['web', 'allowed', 'example'], kind=28)") == {
+            "code": 0,
+            "cut": False,
+            "answers": 0,
+        }
 
 
 # allow-lists
@@ -558,51 +475,3 @@ async def test_two_sandboxes_cannot_have_one_port(networked: Server) -> None:
             await PythonSandbox(networked.url).start(ports=[f"{port}:8000"])
     async with box(networked, ports=[f"{port}:8000"]) as sandbox:
         assert await sandbox.metrics.ports() == {8000: port}
-
-
-# what a host cannot do
-
-
-async def test_a_firewall_that_drops_is_found_and_said(machine: Machine, tmp_path: Path) -> None:
-    run("nft", "add table ip firewall; add chain ip firewall forward { type filter hook forward priority 0; policy drop; }")
-    try:
-        server = Server.start(tmp_path, inside=machine.inside)
-        with pytest.raises(MicrosandboxError, match=r"firewall of this host drops.*iptables -I FORWARD -i msb"):
-            await PythonSandbox(server.url).start(network="public")
-        async with PythonSandbox.create(server.url) as sandbox:
-            assert await sandbox.metrics.network() == "none"
-        assert "sandboxes have no network" in server.log.read_text()
-        assert not any(name.startswith("msb") for name in machine.interfaces())
-        server.end()
-    finally:
-        run("nft", "delete table ip firewall")
-    assert "msb" not in machine.ruleset()
-
-
-async def test_without_a_network_the_machine_stays_untouched(machine: Machine, tmp_path: Path) -> None:
-    before = machine.ruleset(), machine.interfaces(), forwarding()
-    server = Server.start(tmp_path, "--no-network", inside=machine.inside)
-    assert (machine.ruleset(), machine.interfaces(), forwarding()) == before
-    with pytest.raises(MicrosandboxError, match="switched off"):
-        await PythonSandbox(server.url).start(network={"allow": []})
-    async with PythonSandbox.create(server.url, network="none", ports=["0:1"]) as sandbox:
-        assert len(await sandbox.metrics.ports()) == 1
-    server.end()
-
-
-async def test_what_a_killed_server_left_is_cleared_by_the_next(machine: Machine, tmp_path: Path) -> None:
-    before = machine.ruleset(), machine.interfaces(), forwarding()
-    killed = Server.start(tmp_path, inside=machine.inside)
-    async with aiohttp.ClientSession():
-        sandbox = PythonSandbox(killed.url)
-        await sandbox.start(network="public")
-        killed.kill()
-        with pytest.raises(MicrosandboxError):
-            await sandbox.stop()
-    server = Server.start(tmp_path, inside=machine.inside)
-    assert machine.ruleset().count("table inet msb_") <= 3
-    async with box(server, network="public") as sandbox:
-        assert await found(sandbox, f"fetch({FRONT!r})") == f"you reached {FRONT}"
-    server.end()
-    if not any(name.startswith("msb") for name in before[1]):
-        assert (machine.ruleset(), machine.interfaces(), forwarding()) == before

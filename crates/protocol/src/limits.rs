@@ -404,6 +404,9 @@ pub const NETLINK_WAIT: Duration = Duration::from_secs(5);
 pub const NETLINK_BYTES_MAX: usize = 64 * 1024;
 /// How long `nft` may take.
 pub const NFT_WAIT: Duration = Duration::from_secs(10);
+/// Most addresses of the host of which sandboxes are told at once that they cannot reach them; of others the host does not
+/// answer.
+pub const OWN_ADDRESSES_MAX: usize = 4096;
 /// How often the way through the host's own firewall is tried when the server starts.
 pub const FORWARD_PROBES_MAX: u32 = 5;
 /// How long one such try may take.

@@ -77,8 +77,13 @@ pub enum NetworkError {
         /// What it is.
         what: &'static str,
     },
+    /// It names one of the ports that are for programs of the host's administrator.
+    #[error("'{0}' names a port of the host below 1024, and those are for the host's own programs")]
+    HostPort(String),
     /// It is no pair of ports.
-    #[error("'{0}' is no \"host:guest\" pair of ports, such as \"8080:80\" (0 as the first takes a free one)")]
+    #[error(
+        "'{0}' is no \"host:guest\" pair of ports, such as \"8080:80\" (0 as the first takes a free one)"
+    )]
     Ports(String),
 }
 
@@ -175,7 +180,9 @@ impl Allowed {
             Some((name, port)) => (name, Some(parse_port(port).filter(|port| *port != 0))),
         };
         if port == Some(None) {
-            return Err(wrong("has a port that is no number from 1 to 65535 (IPv6 addresses cannot be named)"));
+            return Err(wrong(
+                "has a port that is no number from 1 to 65535 (IPv6 addresses cannot be named)",
+            ));
         }
         let port = port.flatten();
         if name.contains('/') || looks_like_address(name) {
@@ -219,10 +226,12 @@ impl PublishedPort {
     /// Reads `host:guest`.
     ///
     /// # Errors
-    /// [`NetworkError::Ports`].
+    /// [`NetworkError::Ports`], or [`NetworkError::HostPort`].
     pub fn parse(text: &str) -> Result<PublishedPort, NetworkError> {
-        let pair = text.split_once(':').and_then(|(host, guest)| Some((parse_port(host)?, parse_port(guest)?)));
+        let pair =
+            text.split_once(':').and_then(|(host, guest)| Some((parse_port(host)?, parse_port(guest)?)));
         match pair {
+            Some((1..1024, 1..)) => Err(NetworkError::HostPort(shown(text))),
             Some((host, guest @ 1..)) => Ok(PublishedPort { host, guest }),
             _ => Err(NetworkError::Ports(shown(text))),
         }
@@ -255,7 +264,9 @@ fn domain(text: &str) -> Result<String, &'static str> {
         return Err("is no domain such as example.com (for everything, there is \"public\")");
     }
     if !text.split('.').all(is_label) {
-        return Err("is no domain: its parts are letters, digits, - and _, at most 63; only the first may be *");
+        return Err(
+            "is no domain: its parts are letters, digits, - and _, at most 63; only the first may be *",
+        );
     }
     Ok(text)
 }
@@ -275,7 +286,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<String, String> {
-        Allowed::parse(text).map(|allowed| format!("{:?} {:?}", allowed.to, allowed.port)).map_err(|e| e.to_string())
+        Allowed::parse(text)
+            .map(|allowed| format!("{:?} {:?}", allowed.to, allowed.port))
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -295,10 +308,40 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         for text in [
-            "", "*", ".", "*.", "com", "localhost", "a..b", "*.*.example.com", "a.*.com", "exa mple.com", "a.b\0",
-            "a.b\r\nc.d", "a.b:0", "a.b:", "a.b:65536", "a.b:080", "a.b:+80", "::1", "[::1]:80", "fe80::1%eth0",
-            "2130706433", "0x7f000001", "0x7f.1", "1.1", "01.1.1.1", "1.1.1.1/33", "1.1.1.1/-1", "1.1.1.1/+8",
-            "1.1.1.1/24", "1.1.1.0/024", "1.1.1.1/24/8", "example.com/24", "https://example.com", "a.b/c",
+            "",
+            "*",
+            ".",
+            "*.",
+            "com",
+            "localhost",
+            "a..b",
+            "*.*.example.com",
+            "a.*.com",
+            "exa mple.com",
+            "a.b\0",
+            "a.b\r\nc.d",
+            "a.b:0",
+            "a.b:",
+            "a.b:65536",
+            "a.b:080",
+            "a.b:+80",
+            "::1",
+            "[::1]:80",
+            "fe80::1%eth0",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "1.1",
+            "01.1.1.1",
+            "1.1.1.1/33",
+            "1.1.1.1/-1",
+            "1.1.1.1/+8",
+            "1.1.1.1/24",
+            "1.1.1.0/024",
+            "1.1.1.1/24/8",
+            "example.com/24",
+            "https://example.com",
+            "a.b/c",
         ] {
             let error = read(text).expect_err(text);
             assert!(error.len() < 400, "{error}");
@@ -310,8 +353,17 @@ mod tests {
     #[test]
     fn ranges_that_hold_a_forbidden_address_are_refused() {
         for text in [
-            "0.0.0.0/0", "127.0.0.1", "10.1.2.3:80", "192.168.0.0/16", "169.254.169.254", "128.0.0.0/1", "100.64.0.1",
-            "224.0.0.1", "255.255.255.255", "172.31.0.0/24", "160.0.0.0/3",
+            "0.0.0.0/0",
+            "127.0.0.1",
+            "10.1.2.3:80",
+            "192.168.0.0/16",
+            "169.254.169.254",
+            "128.0.0.0/1",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "172.31.0.0/24",
+            "160.0.0.0/3",
         ] {
             assert!(read(text).expect_err(text).contains("no sandbox may reach"), "{text}");
         }
@@ -345,7 +397,10 @@ mod tests {
         let read = |text| PublishedPort::parse(text).map(|port| (port.host, port.guest)).ok();
         assert_eq!(read("8080:80"), Some((8080, 80)));
         assert_eq!(read("0:80"), Some((0, 80)));
-        for text in ["80", "80:0", ":80", "80:", "1:2:3", "+1:2", "-1:2", "080:80", "65536:1", "a:b", "1: 2", "8-9:8-9"] {
+        for text in [
+            "80", "80:0", ":80", "80:", "1:2:3", "+1:2", "-1:2", "080:80", "65536:1", "a:b", "1: 2",
+            "8-9:8-9", "22:22", "1023:1",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

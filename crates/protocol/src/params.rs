@@ -178,13 +178,18 @@ impl<'a> Params<'a> {
         list: &'static str,
         most: usize,
     ) -> Result<Option<WordOrList>, ParamsError> {
-        let allowed = format!("\"{}\", \"{}\" or an object with an array \"{list}\" alone", words[0], words[1]);
+        let allowed =
+            format!("\"{}\", \"{}\" or an object with an array \"{list}\" alone", words[0], words[1]);
         let Some(value) = self.get(key) else { return Ok(None) };
         match value {
             Value::String(text) => {
                 let found = words.into_iter().find(|word| word == text);
-                let shown = || format!("'{}'", text.chars().take(64).flat_map(char::escape_debug).collect::<String>());
-                found.map(|word| Some(WordOrList::Word(word))).ok_or_else(|| self.wrong(key, allowed, shown()))
+                let shown = || {
+                    format!("'{}'", text.chars().take(64).flat_map(char::escape_debug).collect::<String>())
+                };
+                found
+                    .map(|word| Some(WordOrList::Word(word)))
+                    .ok_or_else(|| self.wrong(key, allowed, shown()))
             }
             Value::Object(map) if map.len() == 1 && map.get(list).is_some_and(Value::is_array) => {
                 let inner = Params { map: Some(map), prefix: "config.network." };

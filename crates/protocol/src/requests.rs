@@ -250,7 +250,8 @@ fn ports(config: &Params<'_>) -> Result<Vec<PublishedPort>, ParamsError> {
 
 /// Reads a policy; whatever is none is an error, never an open network.
 fn network(config: &Params<'_>) -> Result<Option<Network>, ParamsError> {
-    let Some(allow) = config.optional_word_or_list("network", NETWORK_WORDS, "allow", NETWORK_ALLOWED_MAX)? else {
+    let Some(allow) = config.optional_word_or_list("network", NETWORK_WORDS, "allow", NETWORK_ALLOWED_MAX)?
+    else {
         return Ok(None);
     };
     let refused = |error| ParamsError::Refused { key: config.path("network"), why: error };

@@ -89,7 +89,8 @@ impl Server {
         let host = Host::read().map_err(OpenError::Machine)?;
         let Programs { jail, agent } = settings.programs;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
-        let backend = ContainerBackend::open(home.path(), container::Programs { jail, agent }, settings.network)?;
+        let backend =
+            ContainerBackend::open(home.path(), container::Programs { jail, agent }, settings.network)?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
         let images =
             Images::open(home.path(), allowed, settings.registries, settings.defaults_from_registry)?;

@@ -86,7 +86,12 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
     let ids = share.block.ids();
     shares
         .volume
-        .create(&spec.id, mounts, ids, &preset_files(&spec.hostname, shares.networks.name_server(&spec.network)))
+        .create(
+            &spec.id,
+            mounts,
+            ids,
+            &preset_files(&spec.hostname, shares.networks.name_server(&spec.network)),
+        )
         .map_err(walls("make the writable layer"))?;
     let limits = Limits {
         memory_bytes: u64::from(spec.memory_mib) << 20,

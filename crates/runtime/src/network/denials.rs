@@ -71,7 +71,8 @@ async fn tell_forever(socket: AsyncFd<OwnedFd>, shared: Arc<Shared>) {
 }
 
 fn tell(body: &[u8], shared: &Shared) {
-    let Some(refused) = body.get(4..).and_then(|body| attribute(body, PAYLOAD)).and_then(Refused::read) else {
+    let Some(refused) = body.get(4..).and_then(|body| attribute(body, PAYLOAD)).and_then(Refused::read)
+    else {
         return;
     };
     let Some(session) = shared.session(refused.from) else { return };

@@ -99,12 +99,7 @@ pub(super) fn bring_up(socket: &mut Socket, index: u32) -> io::Result<()> {
 }
 
 /// Adds an address; `peer` is who is at the other end.
-pub(super) fn add_address(
-    socket: &mut Socket,
-    index: u32,
-    own: Ipv4Addr,
-    peer: Ipv4Addr,
-) -> io::Result<()> {
+pub(super) fn add_address(socket: &mut Socket, index: u32, own: Ipv4Addr, peer: Ipv4Addr) -> io::Result<()> {
     let mut messages = Messages::default();
     let fixed = [&[INET, 32, 0, 0][..], &index.to_ne_bytes()].concat();
     messages.add(NEW_ADDRESS, ACK | CREATE | REPLACE, &fixed, |attributes| {

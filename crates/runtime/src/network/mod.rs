@@ -6,6 +6,7 @@
 //! uplink    its way to the internet: the only thing that the host's own network sees
 //! session   one sandbox: address, policy, what is open       rules, elements   nftables, as text and in process
 //! dns       the only name service of sandboxes               denials           the kernel's news of refused packets
+//! own       the host's own addresses
 //! ports     published ports, which need none of the above    visitor           the thread inside the namespaces
 //! link, netlink, nft   how the kernel is told
 //! ```
@@ -19,6 +20,7 @@ mod elements;
 mod link;
 mod netlink;
 mod nft;
+mod own;
 mod ports;
 mod router;
 mod rules;

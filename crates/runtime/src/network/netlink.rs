@@ -8,7 +8,9 @@ use std::time::Instant;
 use protocol::limits::{NETLINK_BYTES_MAX, NETLINK_WAIT};
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 
 /// Wants an acknowledgement.
 pub(super) const ACK: u16 = 0x4;
@@ -34,7 +36,13 @@ pub(super) struct Messages {
 
 impl Messages {
     /// Adds a message: what it is, its flags, its fixed part, its attributes.
-    pub(super) fn add(&mut self, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Attributes<'_>)) {
+    pub(super) fn add(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        fixed: &[u8],
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
         let start = self.bytes.len();
         self.count += 1;
         self.acknowledged += u32::from(flags & ACK != 0);
@@ -156,12 +164,22 @@ pub(super) struct Socket {
 impl Socket {
     /// Opens one in the calling thread's network namespace.
     pub(super) fn open(part: Part) -> io::Result<Socket> {
+        Socket::open_with(part, 0)
+    }
+
+    /// Opens one that gets the news of IPv4 addresses that come and go.
+    pub(super) fn news_of_addresses() -> io::Result<Socket> {
+        const IPV4_ADDRESSES: u32 = 0x10;
+        Socket::open_with(Part::Routes, IPV4_ADDRESSES)
+    }
+
+    fn open_with(part: Part, groups: u32) -> io::Result<Socket> {
         let protocol = match part {
             Part::Routes => None,
             Part::Rules => Some(NETFILTER),
         };
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-        bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         set_socket_timeout(&fd, Timeout::Recv, Some(NETLINK_WAIT))?;
         Ok(Socket { fd, buffer: vec![0; NETLINK_BYTES_MAX], offset: 0 })
     }

@@ -31,7 +31,8 @@ pub(super) fn is_there() -> bool {
 
 fn run(arguments: &[&str], input: &str) -> io::Result<String> {
     let program = PLACES.iter().find(|place| std::path::Path::new(place).is_file());
-    let program = program.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no program nft"))?;
+    let program =
+        program.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no program nft"))?;
     // Files, not pipes: nobody waits for anybody.
     let file = || rustix::fs::memfd_create("nft", rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from);
     let (mut script, mut output, mut complaint) = (file()?, file()?, file()?);
@@ -64,7 +65,9 @@ fn run(arguments: &[&str], input: &str) -> io::Result<String> {
     let status = child.wait()?;
     let read = |file: &mut std::fs::File| {
         let mut text = Vec::new();
-        file.rewind().and_then(|()| file.read_to_end(&mut text)).map(|_| String::from_utf8_lossy(&text).into_owned())
+        file.rewind()
+            .and_then(|()| file.read_to_end(&mut text))
+            .map(|_| String::from_utf8_lossy(&text).into_owned())
     };
     if status.success() {
         return read(&mut output);

@@ -42,7 +42,10 @@ impl BoundPorts {
                 io::ErrorKind::AddrInUse => {
                     StartError::Unfit(format!("port {} of the host is in use already", port.host))
                 }
-                _ => StartError::Walls { step: format!("take port {} of the host", port.host), source: Some(error) },
+                _ => StartError::Walls {
+                    step: format!("take port {} of the host", port.host),
+                    source: Some(error),
+                },
             };
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.host)).await.map_err(refused)?;
             let host = listener.local_addr().map_err(refused)?.port();

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::limits::{PIN_GRACE, SANDBOXES_MAX};
 use tokio::task::AbortHandle;
 
+use super::elements::Element;
 use super::link::{self, End};
 use super::netlink::{Part, Socket};
 use super::session::{Policy, Ports, Session};
 use super::uplink::Uplink;
 use super::visitor::{Place, Visitor};
-use super::{Unavailable, denials, dns, elements, nft, rules};
+use super::{Unavailable, denials, dns, elements, nft, own, rules};
 use crate::spec::SandboxId;
 
 /// The router as sandboxes see it: their gateway and their name server.
@@ -35,14 +36,17 @@ const FIRST_INDEX: u32 = 1000;
 /// Switches of the router's namespace: value, and names below `/proc/sys/net`.
 const SWITCHES: [(&str, &[&str]); 3] = [
     ("1", &["ipv4/ip_forward", "ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"]),
-    ("0", &[
-        "ipv4/conf/all/accept_redirects",
-        "ipv4/conf/default/accept_redirects",
-        "ipv4/conf/all/send_redirects",
-        "ipv4/conf/default/send_redirects",
-        "ipv4/conf/all/accept_source_route",
-        "ipv4/conf/default/accept_source_route",
-    ]),
+    (
+        "0",
+        &[
+            "ipv4/conf/all/accept_redirects",
+            "ipv4/conf/default/accept_redirects",
+            "ipv4/conf/all/send_redirects",
+            "ipv4/conf/default/send_redirects",
+            "ipv4/conf/all/accept_source_route",
+            "ipv4/conf/default/accept_source_route",
+        ],
+    ),
     // There is no way to IPv6: nothing of it is passed on or answered.
     ("1", &["ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"]),
 ];
@@ -90,7 +94,8 @@ impl Router {
         let namespace = visitor.make_namespace().map_err(at("make a network namespace"))?;
         let inside = || Place::Namespace(Arc::clone(&namespace));
         visitor.visit_blocking(inside(), prepare).map_err(at("prepare the router's network namespace"))?;
-        let sockets = visitor.visit_blocking(inside(), Sockets::open).map_err(at("open the router's sockets"))?;
+        let sockets =
+            visitor.visit_blocking(inside(), Sockets::open).map_err(at("open the router's sockets"))?;
         let Sockets { routes, rules, log, questions, connections } = sockets;
         // The last step: from here on, all is in its place, and sandboxes could be connected.
         let uplink = Uplink::open(key, visitor, &namespace)?;
@@ -102,7 +107,7 @@ impl Router {
         let tasks = denials::watch(log, &shared)
             .and_then(|denials| {
                 let names = dns::serve(questions, connections, &shared)?;
-                Ok(std::iter::once(denials).chain(names).collect())
+                Ok([denials, own::watch(&shared)?].into_iter().chain(names).collect())
             })
             .map_err(|error| {
                 uplink.close();
@@ -133,9 +138,7 @@ impl Router {
         let shared = Arc::clone(&self.shared);
         let finish = move || {
             let open = session.policy.elements(address);
-            if !open.is_empty() {
-                elements::add(&mut lock(&shared.rules), &open, None)?;
-            }
+            shared.change(&open, &[])?;
             let mut routes = lock(&shared.routes);
             link::bring_up(&mut routes, index)?;
             link::add_route(&mut routes, index, address)
@@ -193,6 +196,15 @@ impl Shared {
         Ok(true)
     }
 
+    /// Adds and removes elements. Blocks.
+    pub(super) fn change(&self, new: &[Element], gone: &[Element]) -> io::Result<()> {
+        let mut rules = lock(&self.rules);
+        if !new.is_empty() {
+            elements::add(&mut rules, new, None)?;
+        }
+        if gone.is_empty() { Ok(()) } else { elements::remove(&mut rules, gone) }
+    }
+
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         lock(&self.sessions)
     }
@@ -201,7 +213,8 @@ impl Shared {
 impl Attached {
     /// Counts what was refused to the sandbox. Blocks shortly.
     pub(crate) fn refused(&self) -> io::Result<u64> {
-        let packets = elements::refused_packets(&mut lock(&self.shared.rules), self.session.address.octets())?;
+        let packets =
+            elements::refused_packets(&mut lock(&self.shared.rules), self.session.address.octets())?;
         Ok(packets + self.session.refused_names())
     }
 }
@@ -211,16 +224,9 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let mut open = self.session.pins().close();
         open.extend(self.session.policy.elements(self.session.address));
-        let counter = elements::Element {
-            set: rules::DENIED,
-            key: self.session.address.octets().to_vec(),
-            last: None,
-        };
-        let mut rules = lock(&self.shared.rules);
-        let removed = if open.is_empty() { Ok(()) } else { elements::remove(&mut rules, &open) };
-        let removed = removed.and(elements::remove(&mut rules, &[counter]));
-        drop(rules);
-        match removed {
+        let counter = Element { set: rules::DENIED, key: self.session.address.octets().to_vec(), last: None };
+        open.push(counter);
+        match self.shared.change(&[], &open) {
             Ok(()) => drop(self.shared.sessions().by_address.remove(&self.session.address)),
             // The address stays taken: nobody else must have what is open for it.
             Err(error) => {

@@ -10,7 +10,9 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use protocol::limits::{NETWORK_FLOWS_ALL_MAX, NETWORK_FLOWS_MAX, REFUSALS_LOGGED_MAX, SANDBOXES_MAX};
+use protocol::limits::{
+    NETWORK_FLOWS_ALL_MAX, NETWORK_FLOWS_MAX, OWN_ADDRESSES_MAX, REFUSALS_LOGGED_MAX, SANDBOXES_MAX,
+};
 use protocol::network::FORBIDDEN;
 
 /// The router's table.
@@ -29,6 +31,8 @@ pub(super) const HOST_PORTS: &str = "host_ports";
 pub(super) const RANGES: &str = "ranges";
 /// Sandbox, range of addresses and port.
 pub(super) const RANGE_PORTS: &str = "range_ports";
+/// The host's own addresses.
+pub(super) const OWN: &str = "own";
 /// How many packets of a sandbox were refused.
 pub(super) const DENIED: &str = "denied";
 /// Where the kernel tells of refused packets.
@@ -56,6 +60,7 @@ pub(super) fn router(gateway: Ipv4Addr) -> String {
         set(HOST_PORTS, "ip saddr . ip daddr . th dport", "timeout"),
         set(RANGES, "ip saddr . ip daddr", "interval"),
         set(RANGE_PORTS, "ip saddr . ip daddr . th dport", "interval"),
+        format!("set {OWN} {{\n type ipv4_addr\n size {OWN_ADDRESSES_MAX}\n }}\n"),
         format!("set {DENIED} {{\n type ipv4_addr\n flags dynamic\n size {known}\n counter\n }}\n"),
         format!("set told {{\n type ipv4_addr\n flags dynamic, timeout\n timeout 60s\n size {known}\n }}\n"),
         format!("set flows {{\n type ipv4_addr\n flags dynamic\n size {known}\n }}\n"),
@@ -103,6 +108,7 @@ pub(super) fn router(gateway: Ipv4Addr) -> String {
               iifname {UPLINK} drop
               oifname != {UPLINK} goto refuse
               ip daddr {{ {} }} goto refuse
+              ip daddr @{OWN} goto refuse
               ct state established, related accept
               meta l4proto != {{ tcp, udp }} goto refuse
               add @flows {{ ip saddr ct count over {NETWORK_FLOWS_MAX} }} goto refuse

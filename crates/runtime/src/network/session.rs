@@ -56,7 +56,8 @@ impl Policy {
         let mut ranges: Vec<(Range, Option<u16>)> = Vec::new();
         for allowed in list {
             let Destination::Range(range) = allowed.to else { continue };
-            let covered = |(other, port): &(Range, Option<u16>)| *port == allowed.port && other.covers(&range);
+            let covered =
+                |(other, port): &(Range, Option<u16>)| *port == allowed.port && other.covers(&range);
             if !ranges.iter().any(covered) {
                 ranges.retain(|(other, port)| *port != allowed.port || !range.covers(other));
                 ranges.push((range, allowed.port));
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn an_allow_list_names_domains_with_their_ports() {
-        let policy = session(&["a.example:443", "a.example:80", "*.b.example", "*.b.example:22", "1.1.1.1"]).policy;
+        let policy =
+            session(&["a.example:443", "a.example:80", "*.b.example", "*.b.example:22", "1.1.1.1"]).policy;
         assert_eq!(policy.domain("a.example"), Some(Ports::Only(vec![443, 80])));
         assert_eq!(policy.domain("x.b.example"), Some(Ports::All));
         for other in ["b.example", "c.example", "example", "1.1.1.1", ""] {
@@ -196,7 +198,8 @@ mod tests {
 
     #[test]
     fn ranges_never_overlap_in_one_set() {
-        let list = ["1.1.1.1", "1.1.0.0/16", "1.1.1.0/24", "1.1.0.0/16", "1.1.1.1:53", "1.1.1.0/24:80", "a.example"];
+        let list =
+            ["1.1.1.1", "1.1.0.0/16", "1.1.1.0/24", "1.1.0.0/16", "1.1.1.1:53", "1.1.1.0/24:80", "a.example"];
         let elements = session(&list).policy.elements(OWN);
         let shown: Vec<_> = elements.iter().map(|e| (e.set, e.key[4..8].to_vec(), e.key.len())).collect();
         assert_eq!(
@@ -207,7 +210,11 @@ mod tests {
                 (RANGE_PORTS, vec![1, 1, 1, 0], 12)
             ]
         );
-        assert!(elements.iter().all(|e| e.key[..4] == OWN.octets() && e.key.len() == e.last.as_ref().unwrap().len()));
+        assert!(
+            elements
+                .iter()
+                .all(|e| e.key[..4] == OWN.octets() && e.key.len() == e.last.as_ref().unwrap().len())
+        );
     }
 
     #[test]

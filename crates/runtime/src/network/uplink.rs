@@ -42,11 +42,7 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Builds it, after clearing up what a killed server of the same name left, and tries it.
-    pub(super) fn open(
-        key: &str,
-        visitor: &Visitor,
-        router: &Arc<OwnedFd>,
-    ) -> Result<Uplink, Unavailable> {
+    pub(super) fn open(key: &str, visitor: &Visitor, router: &Arc<OwnedFd>) -> Result<Uplink, Unavailable> {
         let uplink = Uplink { interface: format!("msb{key}"), table: format!("msb_{key}") };
         let built = uplink.build(key, visitor, router);
         if built.is_err() {
@@ -95,7 +91,8 @@ impl Uplink {
             let send = || UdpSocket::bind("0.0.0.0:0")?.send_to(&[], (PROBE_TO, PROBE_PORT));
             let place = Place::Namespace(Arc::clone(router));
             visitor.visit_blocking(place, send).map_err(failed)?;
-            let counter = nft::ask(&["list", "counter", "inet", &self.table, PROBE_COUNTER]).map_err(failed)?;
+            let counter =
+                nft::ask(&["list", "counter", "inet", &self.table, PROBE_COUNTER]).map_err(failed)?;
             if !counter.contains("packets 0 ") {
                 return Ok(());
             }
@@ -154,7 +151,8 @@ fn forward(own: &str) -> io::Result<()> {
 /// Undoes [`forward`] when no other server is there.
 fn stop_forwarding() -> io::Result<()> {
     let tables = nft::ask(&["list", "tables", "inet"])?;
-    let mut ours = tables.lines().filter_map(|line| line.strip_prefix("table inet ")).filter(|n| n.starts_with("msb_"));
+    let mut ours =
+        tables.lines().filter_map(|line| line.strip_prefix("table inet ")).filter(|n| n.starts_with("msb_"));
     if ours.clone().any(|name| name != GUARD_TABLE) || ours.next().is_none() {
         return Ok(());
     }
@@ -168,7 +166,8 @@ fn free_pair(key: &str) -> io::Result<(Ipv4Addr, Ipv4Addr)> {
     let start = u32::from_str_radix(key, 16).unwrap_or(0) % PAIRS;
     let pair = |number: u32| FIRST_PAIR.to_bits() + ((start + number) % PAIRS) * 2;
     let is_free = |first: &u32| {
-        let inside = |(to, mask): &(u32, u32)| *mask != 0 && (first & mask == *to || (first + 1) & mask == *to);
+        let inside =
+            |(to, mask): &(u32, u32)| *mask != 0 && (first & mask == *to || (first + 1) & mask == *to);
         !taken.iter().any(inside)
     };
     let first = (0..PAIRS).map(pair).find(is_free);
@@ -194,7 +193,12 @@ fn has_default_route() -> io::Result<bool> {
 /// Lists the interfaces of this thread's network namespace.
 fn interfaces() -> io::Result<Vec<String>> {
     let text = fs_err::read_to_string(Path::new("/proc/thread-self/net/dev"))?;
-    Ok(text.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect())
+    Ok(text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim().to_owned())
+        .collect())
 }
 
 fn interface_index(name: &str) -> io::Result<u32> {

@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn a_job_that_panics_is_an_error_for_its_caller_and_for_those_after_it() {
         let visitor = Visitor::start().unwrap();
-        let here = || Place::Namespace(Arc::new(OwnedFd::from(std::fs::File::open("/proc/self/ns/net").unwrap())));
+        let here =
+            || Place::Namespace(Arc::new(OwnedFd::from(std::fs::File::open("/proc/self/ns/net").unwrap())));
         let wait = |job: fn() -> io::Result<u8>| visitor.wait(job);
         assert_eq!(wait(|| Ok(1)).unwrap(), 1);
         assert!(wait(|| panic!("on purpose")).is_err());

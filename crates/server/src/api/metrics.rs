@@ -59,6 +59,8 @@ fn read(listed: &Listed) -> SandboxMetrics {
         disk_usage: meter.and_then(|meter| meter.disk_bytes()),
         network: listed.live.as_ref().map(|live| live.network().to_owned()),
         network_denied: network.as_ref().and_then(|network| network.denied),
-        ports: network.map(|network| network.ports.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        ports: network
+            .map(|network| network.ports.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
     }
 }

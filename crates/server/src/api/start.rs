@@ -241,7 +241,11 @@ fn describe(target: &Target, started: &Started, from: Option<String>, clamped: O
 /// Says where published ports are.
 fn published(app: &App, target: &Target) -> String {
     let ports = app.registry().running(target).map(|running| running.live().ports()).unwrap_or_default();
-    if ports.is_empty() { String::new() } else { format!(" (ports on 127.0.0.1, host:sandbox: {})", ports.join(", ")) }
+    if ports.is_empty() {
+        String::new()
+    } else {
+        format!(" (ports on 127.0.0.1, host:sandbox: {})", ports.join(", "))
+    }
 }
 
 fn refused_start(target: &Target, refused: StartRefused) -> ApiError {

@@ -116,9 +116,7 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(
-            image=image, memory=memory, cpus=cpus, timeout=timeout, network=network, ports=ports
-        )
+        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout, network=network, ports=ports)
         try:
             yield sandbox
         except BaseException:
@@ -148,11 +146,11 @@ class BaseSandbox:
             memory: Memory limit in MiB.
             cpus: Processor cores; rounded to the nearest whole number, at least 1.
             timeout: Deadline in seconds.
-            network: Whom its programs may reach. "none" is nobody, with no name service either. "public" is the internet,
-                but never a private, link-local or metadata address, nor one of the server's machine. A dictionary
-                {"allow": [...]} is who is named in it and nobody else: domains ("pypi.org"), everything below one
-                ("*.pythonhosted.org"), addresses and ranges ("8.8.8.0/24"), each with a port (":443") or with all.
-                By default it is "public" where the server can enforce that, else "none". Keyword only.
+            network: Whom its programs may reach. "none" is nobody, with no name service either. "public" is the
+                internet, but never a private, link-local or metadata address, nor one of the server's machine. A
+                dictionary {"allow": [...]} is who is named in it and nobody else: domains ("pypi.org"), everything
+                below one ("*.pythonhosted.org"), addresses and ranges ("8.8.8.0/24"), each with a port (":443") or with
+                all. By default it is "public" where the server can enforce that, else "none". Keyword only.
             ports: Ports of the server's loopback interface that lead to ports of the sandbox, as "host:sandbox". With 0
                 as the first a free one is taken, which `metrics.ports()` tells. Keyword only.
 

@@ -52,7 +52,10 @@ pub(super) fn tell(message: Message, query: &Query) -> Told {
     let mut name: Name = query.name().clone();
     let wanted = query.query_type();
     for _ in 0..NAME_CHAIN_MAX {
-        let here = message.answers.iter().filter(|record| record.dns_class == DNSClass::IN && record.name.eq_ignore_root(&name));
+        let here = message
+            .answers
+            .iter()
+            .filter(|record| record.dns_class == DNSClass::IN && record.name.eq_ignore_root(&name));
         let here: Vec<&Record> = here.collect();
         let found = here.iter().filter(|record| record.record_type() == wanted);
         found.for_each(|record| told.take(record));
@@ -60,7 +63,9 @@ pub(super) fn tell(message: Message, query: &Query) -> Told {
             RData::CNAME(target) if wanted != RecordType::CNAME => Some((*record, target.0.clone())),
             _ => None,
         });
-        let Some((record, target)) = next.filter(|(_, target)| plain_name(target).is_some()) else { return told };
+        let Some((record, target)) = next.filter(|(_, target)| plain_name(target).is_some()) else {
+            return told;
+        };
         told.keep(record.clone());
         name = target;
     }
@@ -144,10 +149,7 @@ mod tests {
 
     #[test]
     fn circles_end() {
-        let told = told(vec![
-            alias("a.example.", "b.example."),
-            alias("b.example.", "a.example."),
-        ]);
+        let told = told(vec![alias("a.example.", "b.example."), alias("b.example.", "a.example.")]);
         assert_eq!((told.code, told.records.len()), (ResponseCode::ServFail, 0));
     }
 

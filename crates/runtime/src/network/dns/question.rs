@@ -9,7 +9,8 @@ use protocol::network::is_label;
 use crate::network::session::{Policy, Ports};
 
 /// Domains that are for one machine or one house and never for the internet (RFC 6761, 6762, 7686, 8375, 9476).
-const NOT_PUBLIC: [&str; 8] = ["alt", "arpa", "home.arpa", "internal", "invalid", "local", "localhost", "onion"];
+const NOT_PUBLIC: [&str; 8] =
+    ["alt", "arpa", "home.arpa", "internal", "invalid", "local", "localhost", "onion"];
 
 /// A question that is well formed.
 #[derive(Debug)]
@@ -51,7 +52,9 @@ impl Question {
     /// Reads one.
     pub(super) fn read(bytes: &[u8]) -> Result<Question, Malformed> {
         let id = match bytes {
-            [high, low, flags, ..] if bytes.len() >= 12 && flags & 0x80 == 0 => u16::from_be_bytes([*high, *low]),
+            [high, low, flags, ..] if bytes.len() >= 12 && flags & 0x80 == 0 => {
+                u16::from_be_bytes([*high, *low])
+            }
             _ => return Err(Malformed::Silent),
         };
         let told = |code| Malformed::Told(id, code);
@@ -79,7 +82,9 @@ impl Question {
 
     /// Decides what is done about it.
     pub(super) fn decide(&self, policy: &Policy) -> Decision {
-        let of = |zone: &&&str| self.name.strip_suffix(**zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let of = |zone: &&&str| {
+            self.name.strip_suffix(**zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
         if !self.name.contains('.') || NOT_PUBLIC.iter().find(of).is_some() {
             return Decision::Deny("it is no name of the internet");
         }
@@ -154,7 +159,9 @@ mod tests {
 
     #[test]
     fn names_of_one_machine_or_house_go_nowhere() {
-        for labels in [&[&b"localhost"[..]][..], &[b"db"], &[b"metadata", b"google", b"internal"], &[b"x", b"LOCAL"]] {
+        for labels in
+            [&[&b"localhost"[..]][..], &[b"db"], &[b"metadata", b"google", b"internal"], &[b"x", b"LOCAL"]]
+        {
             let decision = Question::read(&asked(labels, 1)).unwrap().decide(&Policy::Public);
             assert!(matches!(decision, Decision::Deny(_)), "{labels:?}");
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
 use protocol::limits::{
-    NAME_CONNECTION_QUERIES_MAX, NAME_CONNECTION_WAIT, NAME_CONNECTIONS_MAX, NAME_QUERIES_MAX, NAME_QUERY_BYTES_MAX,
-    PORT_RETRY_WAIT,
+    NAME_CONNECTION_QUERIES_MAX, NAME_CONNECTION_WAIT, NAME_CONNECTIONS_MAX, NAME_QUERIES_MAX,
+    NAME_QUERY_BYTES_MAX, PORT_RETRY_WAIT,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -154,7 +154,8 @@ impl Service {
             }
         };
         if let Some(address) = told.withheld.first() {
-            session.refuse_name(&question.name, &format!("it leads to {address}, which no sandbox may reach"));
+            session
+                .refuse_name(&question.name, &format!("it leads to {address}, which no sandbox may reach"));
         }
         if !self.open(session, &told, ports).await {
             return question.answer(ResponseCode::ServFail);
@@ -172,7 +173,8 @@ impl Service {
         let (shared, session) = (Arc::clone(&self.shared), Arc::clone(session));
         let (addresses, life): (Vec<Ipv4Addr>, _) = (told.addresses.clone(), told.life);
         let id = session.id.clone();
-        let pinned = tokio::task::spawn_blocking(move || shared.pin(&session, &addresses, &ports, life)).await;
+        let pinned =
+            tokio::task::spawn_blocking(move || shared.pin(&session, &addresses, &ports, life)).await;
         match pinned {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {

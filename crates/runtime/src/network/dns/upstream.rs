@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
-use protocol::limits::{NAME_ANSWER_BYTES_MAX, NAME_DATAGRAM_BYTES_MAX, NAME_SERVER_WAIT, NAME_SERVERS_MAX, RESOLV_CONF_BYTES_MAX};
+use protocol::limits::{
+    NAME_ANSWER_BYTES_MAX, NAME_DATAGRAM_BYTES_MAX, NAME_SERVER_WAIT, NAME_SERVERS_MAX, RESOLV_CONF_BYTES_MAX,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -33,7 +35,8 @@ pub(super) async fn ask(query: &Query) -> io::Result<Message> {
 async fn ask_one(server: SocketAddr, query: &Query) -> io::Result<Message> {
     let id = u16::try_from(getrandom::u32().map_err(io::Error::other)? & 0xffff).unwrap_or(0);
     let bytes = message(id, query)?;
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(&bytes).await?;
@@ -42,7 +45,9 @@ async fn ask_one(server: SocketAddr, query: &Query) -> io::Result<Message> {
         let count = socket.recv(&mut buffer).await?;
         match Message::from_vec(&buffer[..count]) {
             Ok(message) if !answers(&message, id, query) => {}
-            Ok(message) if message.metadata.truncation => return ask_at_length(server, id, &bytes, query).await,
+            Ok(message) if message.metadata.truncation => {
+                return ask_at_length(server, id, &bytes, query).await;
+            }
             Ok(message) => return Ok(message),
             Err(_) => {}
         }
@@ -100,7 +105,8 @@ mod tests {
 
     #[test]
     fn name_servers_are_those_of_the_file() {
-        let text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 1.1.1.1\n nameserver ::1 # x\nnameserver x\n";
+        let text =
+            "# nameserver 9.9.9.9\nsearch a b\nnameserver 1.1.1.1\n nameserver ::1 # x\nnameserver x\n";
         assert_eq!(named_servers(text), ["1.1.1.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
         assert_eq!(named_servers(""), ["127.0.0.1:53".parse().unwrap()]);
         assert_eq!(named_servers(&"nameserver 1.1.1.1\n".repeat(100)).len(), NAME_SERVERS_MAX);
