@@ -5,6 +5,7 @@
 //! tell them apart by the interface's group, so that a start changes no rule.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -133,17 +134,16 @@ impl Router {
         let attached = Attached { session: Arc::clone(&session), shared: Arc::clone(&self.shared) };
         let index = self.next_index.fetch_add(1, Ordering::Relaxed);
         let (address, namespace) = (session.address, Arc::clone(&self.namespace));
-        let build = move || build_inside(address, index, group, &namespace);
-        self.visitor.visit(Place::Process(process), build).await?;
         let shared = Arc::clone(&self.shared);
-        let finish = move || {
-            let open = session.policy.elements(address);
-            shared.change(&open, &[])?;
+        let build = move || {
+            build_inside(address, index, group, &namespace)?;
+            // These sockets are the router's, wherever this thread is.
+            shared.change(&session.policy.elements(address), &[])?;
             let mut routes = lock(&shared.routes);
             link::bring_up(&mut routes, index)?;
             link::add_route(&mut routes, index, address)
         };
-        tokio::task::spawn_blocking(finish).await.map_err(io::Error::other)??;
+        self.visitor.visit(Place::Process(process), build).await?;
         Ok(attached)
     }
 
@@ -164,10 +164,9 @@ impl Shared {
         loop {
             let address = Ipv4Addr::from_bits(FIRST_ADDRESS + sessions.next);
             sessions.next = (sessions.next + 1) % ADDRESSES;
-            if !sessions.by_address.contains_key(&address) {
+            if let Entry::Vacant(place) = sessions.by_address.entry(address) {
                 let session = Arc::new(Session::new(id, address, policy));
-                sessions.by_address.insert(address, Arc::clone(&session));
-                return Ok(session);
+                return Ok(Arc::clone(place.insert(session)));
             }
         }
     }
