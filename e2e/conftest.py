@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from microsandbox import NodeSandbox, PythonSandbox
 
+from base_images import BaseServer
 from host import Server, become_subreaper, need_everything
 
 become_subreaper()
@@ -37,6 +38,23 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     if "server" in request.fixturenames:
         monkeypatch.setenv("MSB_SERVER_URL", request.getfixturevalue("server").url)
+
+
+@pytest.fixture(scope="session")
+def base_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseServer]:
+    """Give a server with the base images; the common one runs before it, so that neither is a leftover."""
+    assert server.url
+    own = BaseServer.start(tmp_path_factory.mktemp("base") / "home")
+    yield own
+    own.server.end()
+
+
+@pytest.fixture
+def base_images(base_server: BaseServer, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Have the test's sandboxes run in the base images."""
+    monkeypatch.setenv("MSB_SERVER_URL", base_server.server.url)
+    monkeypatch.setenv("MSB_API_KEY", base_server.key)
+    return base_server.server
 
 
 @pytest.fixture

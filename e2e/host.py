@@ -109,7 +109,8 @@ def cgroups_of(pids: set[int]) -> set[str]:
             continue
         for line in lines:
             _, controllers, path = line.split(":", 2)
-            name = controllers.removeprefix("name=").split(",")[0] or "unified"
+            unified = "unified" if (CGROUPS / "unified").is_dir() else ""
+            name = controllers.removeprefix("name=").split(",")[0] or unified
             found.add(str(CGROUPS / name) + path.rstrip("/"))
     return found
 

@@ -130,7 +130,15 @@ def tree(files: Mapping[str, bytes | str], modes: Mapping[str, int] | None = Non
     return buffer.getvalue()
 
 
-def layout(root: Path, layers: Sequence[dict[str, str] | bytes], config: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Gzipped:
+    """A layer that is compressed, and the digest of its tar."""
+
+    content: bytes
+    diff_id: str
+
+
+def layout(root: Path, layers: Sequence[dict[str, str] | bytes | Gzipped], config: Mapping[str, Any]) -> str:
     """Write an OCI layout with one image of these files, or tars; return the digest of its manifest."""
     blobs = root / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -142,9 +150,15 @@ def layout(root: Path, layers: Sequence[dict[str, str] | bytes], config: Mapping
         media_type = f"application/vnd.oci.image.{kind}"
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
 
-    tars = [layer if isinstance(layer, bytes) else archive(layer) for layer in layers]
-    parts = [blob("layer.v1.tar", tar) for tar in tars]
-    diff_ids = [part["digest"] for part in parts]
+    parts: list[dict[str, Any]] = []
+    diff_ids: list[str] = []
+    for layer in layers:
+        if isinstance(layer, Gzipped):
+            parts.append(blob("layer.v1.tar+gzip", layer.content))
+            diff_ids.append(layer.diff_id)
+        else:
+            parts.append(blob("layer.v1.tar", layer if isinstance(layer, bytes) else archive(layer)))
+            diff_ids.append(parts[-1]["digest"])
     document = {
         "os": "linux",
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[_machine()],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -11,19 +12,16 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from microsandbox import NodeSandbox, PythonSandbox
 
-from host import GONE_SECONDS, PROGRAMS, REPO, TARGET, Server, clean_environment, command_line, descendants, need
+from base_images import BUILDS_TIMEOUT, build, cached_tar, need_tools, succeed
+from host import GONE_SECONDS, PROGRAMS, clean_environment, command_line, descendants
 
-CACHE = TARGET / "base-images"
 EPOCH = 1735689600
-# A build takes half a minute of processor time; others may want the processors too.
-BUILD_SECONDS = 900
-pytestmark = pytest.mark.timeout(2 * BUILD_SECONDS)
+pytestmark = BUILDS_TIMEOUT
 
 WHEEL = """
 import zipfile
@@ -35,78 +33,18 @@ with zipfile.ZipFile("/tmp/tiny-1.0-py3-none-any.whl", "w") as wheel:
 """
 
 
-def need_tools() -> None:
-    need(os.geteuid() == 0, "root is needed to build images as this test does")
-    for program in ("mmdebstrap", "npm", "gpg"):
-        need(shutil.which(program), f"{program} is needed: Debian's package of that name")
-
-
-def command(kind: str, output: Path, *arguments: str) -> list[str]:
-    return [str(PROGRAMS / "msb"), "image", "build-base", kind, "-o", str(output), *arguments]
-
-
-def build(kind: str, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(kind, output, *arguments),
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-
-
-def stamp() -> str:
-    """Name the recipe: images that another one made are not used."""
-    source = REPO / "crates" / "cli" / "src"
-    files = sorted([source / "base.rs", *(source / "base").iterdir()])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def cached(kind: str) -> Path:
-    """Build an image unless this recipe has made it before."""
-    need_tools()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    tar = CACHE / f"{kind}-{stamp()}.tar"
-    if not tar.exists():
-        for old in CACHE.glob(f"{kind}-*"):
-            old.unlink()
-        done = build(kind, tar)
-        assert done.returncode == 0, done.stderr
-        assert "bookworm-security" in done.stdout
-        assert done.stderr.splitlines()[-1] == "100% done"
-    return tar
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
 def python_tar() -> Path:
-    return cached("python")
+    return cached_tar("python")
 
 
-@pytest.fixture(scope="module")
-def image_server(
-    server: Server, python_tar: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Server, Path]]:
-    """Give a server that allows the unpacked images; the common one runs before it, so that neither is a leftover."""
-    assert server.url
-    images = tmp_path_factory.mktemp("images")
-    for kind, tar in (("python", python_tar), ("node", cached("node"))):
-        (images / kind).mkdir()
-        unpack = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--file", tar]
-        subprocess.run([*unpack, "--directory", images / kind], check=True)
-    own = Server.start(tmp_path_factory.mktemp("home"), "--allow-rootfs", str(images))
-    yield own, images
-    own.end()
-
-
-async def test_the_python_image_runs_python(image_server: tuple[Server, Path]) -> None:
-    server, images = image_server
-    async with PythonSandbox.create(server_url=server.url, image=str(images / "python")) as sandbox:
+@pytest.mark.usefixtures("base_images")
+async def test_the_python_image_runs_python() -> None:
+    async with PythonSandbox.create() as sandbox:
         execution = await sandbox.run("name = 'Python'\nprint(f'Hello {name}!')")
         assert await execution.output() == "Hello Python!"
         execution = await sandbox.run(
@@ -117,9 +55,9 @@ async def test_the_python_image_runs_python(image_server: tuple[Server, Path]) -
         assert "/usr/lib/python3/dist-packages/pip (python 3.11)" in await result.output(), await result.error()
 
 
-async def test_pip_and_venv_work_in_the_python_image(image_server: tuple[Server, Path]) -> None:
-    server, images = image_server
-    async with PythonSandbox.create(server_url=server.url, image=str(images / "python")) as sandbox:
+@pytest.mark.usefixtures("base_images")
+async def test_pip_and_venv_work_in_the_python_image() -> None:
+    async with PythonSandbox.create() as sandbox:
         assert not (await sandbox.run(WHEEL)).has_error()
         wheel = "/tmp/tiny-1.0-py3-none-any.whl"
         result = await sandbox.command.run("pip", ["install", "--no-index", wheel], timeout=120)
@@ -133,9 +71,9 @@ async def test_pip_and_venv_work_in_the_python_image(image_server: tuple[Server,
         assert result.success, await result.error()
 
 
-async def test_the_node_image_runs_node(image_server: tuple[Server, Path]) -> None:
-    server, images = image_server
-    async with NodeSandbox.create(server_url=server.url, image=str(images / "node")) as sandbox:
+@pytest.mark.usefixtures("base_images")
+async def test_the_node_image_runs_node() -> None:
+    async with NodeSandbox.create() as sandbox:
         execution = await sandbox.run(
             "const fs = require('fs');\nconsole.log(process.version, fs.existsSync('/usr/local/bin/node'));"
         )
@@ -268,7 +206,10 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, by: signal.S
     need_tools()
     before = descendants(os.getpid())
     process = subprocess.Popen(
-        command("python", tmp_path / "a.tar"), env=clean_environment(), stderr=subprocess.PIPE, text=True
+        [PROGRAMS / "msb", "image", "build-base", "python", "-o", tmp_path / "a.tar"],
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr
     with process.stderr:
@@ -293,20 +234,23 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, by: signal.S
 def test_without_a_file_it_is_kept_ready_to_use(tmp_path: Path) -> None:
     need_tools()
 
-    def msb(*arguments: str) -> str:
-        command = [str(PROGRAMS / "msb"), *arguments, "--home", str(tmp_path / "home")]
-        environment = clean_environment() | {"TMPDIR": str(tmp_path)}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    built = msb("image", "build-base", "python")
+    home, settings = tmp_path / "home", {"TMPDIR": str(tmp_path)}
+    built = succeed("image", "build-base", "python", "--home", home, settings=settings)
     assert built.startswith("Reference: docker.io/microsandbox/python:latest\nDigest: sha256:"), built
     assert [path.name for path in tmp_path.iterdir()] == ["home"], "where it was built nothing is left"
-    assert msb("pull", "microsandbox/python", "--policy", "never").splitlines()[1] == built.splitlines()[1]
-    found = json.loads(msb("image", "inspect", "microsandbox/python"))
+    assert (
+        succeed("pull", "microsandbox/python", "--policy", "never", "--home", home).splitlines()[1]
+        == built.splitlines()[1]
+    )
+    found = json.loads(succeed("image", "inspect", "microsandbox/python", "--home", home))
     assert (found["cmd"], found["workdir"], "LANG=C.UTF-8" in found["env"]) == (["python3"], "/", True)
-    (layer,) = (tmp_path / "home" / "images" / "store-v1" / "layers").iterdir()
+    (layer,) = (home / "images" / "store-v1" / "layers").iterdir()
     assert (layer / "root" / "usr" / "bin" / "python3").exists()
+    (described,) = found["layers"]
+    blob = (
+        tmp_path / "home" / "images" / "store-v1" / "blobs" / described["blob"].removeprefix("sha256:")
+    ).read_bytes()
+    assert blob[:10] == bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255]), "compressed, without a word of when and where"
+    plain = gzip.decompress(blob)
+    assert f"sha256:{hashlib.sha256(plain).hexdigest()}" == described["diff_id"]
+    assert len(blob) < len(plain) / 2

@@ -186,6 +186,64 @@ def test_images_are_listed_inspected_and_removed(msb: Msb, registry: Registry, i
     assert "no image here" in msb.refused("image", "inspect", reference)[1]
 
 
+def test_what_is_removed_saved_and_loaded_is_json_when_asked_for(
+    msb: Msb, registry: Registry, image: tuple[Path, str], tmp_path: Path
+) -> None:
+    reference = f"{registry.address}/team/app:1"
+    msb("pull", reference)
+    (listed,) = json.loads(msb("image", "ls", "--json"))
+    file = tmp_path / "saved.tar"
+    saved = json.loads(msb("image", "save", reference, "-o", file, "--json"))
+    assert saved == {"file": str(file), "images": [listed]}
+    code, said = msb.refused("image", "save", reference, "-o", "-", "--json")
+    assert (code, "cannot both be written to standard output" in said) == (2, True), said
+
+    other = Msb(tmp_path / "other")
+    (loaded,) = json.loads(other("image", "load", file, "--json"))
+    assert (loaded["reference"], loaded["digest"], loaded["size"]) == (reference, image[1], listed["size"])
+    (removed,) = json.loads(other("image", "rm", reference, "--json"))
+    assert (removed["reference"], removed["digest"], removed["in_use"]) == (reference, image[1], False)
+    assert (removed["layers"], removed["blobs"], removed["bytes"] > 0) == (2, 4, True)
+    assert other.references() == []
+
+
+def stored(msb: Msb) -> list[str]:
+    """Return the files of the store but for its lock."""
+    store = msb.home / "images" / "store-v1"
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def test_an_image_of_two_hundred_layers_is_refused_from_a_registry_and_from_an_archive(
+    msb: Msb, registry: Registry, tmp_path: Path
+) -> None:
+    layers = [{f"file-{number}": "x"} for number in range(200)]
+    layout(tmp_path / "tall", layers, {})
+    registry.fill(tmp_path / "tall", "tall:1")
+    code, said = msb.refused("pull", f"{registry.address}/tall:1")
+    assert (code, "more than the 128 layers that are allowed" in said) == (1, True), said
+    assert (msb.references(), stored(msb)) == ([], [])
+
+    for transport in ("oci-archive", "docker-archive"):
+        file = tmp_path / transport
+        skopeo("copy", f"oci:{tmp_path / 'tall'}:e2e", f"{transport}:{file}:tall:1")
+        code, said = msb.refused("image", "load", file)
+        assert (code, "the number of layers (200)" in said, "bound of 128" in said) == (1, True, True), said
+        assert (msb.references(), stored(msb)) == ([], [])
+
+
+def test_of_a_pull_with_one_bad_layer_nothing_is_left_half_made(msb: Msb, registry: Registry, tmp_path: Path) -> None:
+    many = {f"good/file-{number}": "x" * 1000 for number in range(2000)}
+    layout(tmp_path / "mixed", [many, {"ok": "x"}, {"../outside": "x"}, many | {"more": "x"}], {})
+    registry.fill(tmp_path / "mixed", "mixed:1")
+    code, said = msb.refused("pull", f"{registry.address}/mixed:1")
+    assert (code, "../outside" in said) == (1, True), said
+    assert msb.references() == []
+    store = msb.home / "images" / "store-v1"
+    assert [*store.glob("making/*"), *store.glob("removing/*"), *tmp_path.glob("**/outside")] == []
+    for layer in store.glob("layers/*/root"):
+        assert len([*layer.rglob("*")]) in {1, 2001, 2002}, "whole layers may stay, to go on from"
+
+
 def test_a_name_without_a_registry_is_of_the_default_one(msb: Msb, registry: Registry) -> None:
     msb("pull", "team/app:1", "--registry", registry.address)
     assert msb.references() == [f"{registry.address}/team/app:1"]
@@ -280,12 +338,16 @@ def test_a_registry_with_a_password_wants_a_login(msb: Msb, tmp_path: Path, imag
         host, reference = registry.address, f"{registry.address}/app:1"
         assert f"msb registry login {host}" in msb.refused("pull", reference)[1]
 
-        assert "is kept" in msb("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"wr0ng\n")
+        login = ("registry", "login", host, "-u", "ann", "--password-stdin")
+        assert "kept, unchecked" in msb(*login, "--no-verify", stdin=b"wr0ng\n")
         said = msb.refused("pull", reference)[1]
         assert "does not take the login" in said
         assert "wr0ng" not in said
 
-        msb("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"s3cret\n")
+        assert "kept, and works" in msb(*login, stdin=b"s3cret\n")
+        code, said = msb.refused(*login, stdin=b"wr0ng\n")
+        assert (code, "was not kept" in said, "does not take the login" in said) == (1, True, True), said
+        assert "wr0ng" not in said
         (file,) = [path for path in msb.home.iterdir() if path.is_file() and b"s3cret" in path.read_bytes()]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert json.loads(msb("registry", "ls", "--json")) == [{"registry": host, "kept_by": "msb"}]
@@ -298,11 +360,22 @@ def test_a_registry_with_a_password_wants_a_login(msb: Msb, tmp_path: Path, imag
         registry.end()
 
 
+def test_a_login_that_cannot_be_checked_is_not_kept(msb: Msb, registry: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        gone = f"127.0.0.1:{nobody.getsockname()[1]}"
+    for host, reason in [(gone, f"cannot reach {gone}"), (registry.address, "asks nobody for one")]:
+        code, said = msb.refused("registry", "login", host, "-u", "ann", "--password-stdin", stdin=b"s3cret\n")
+        assert (code, reason in said, "--no-verify" in said) == (1, True, True), said
+        assert "s3cret" not in said
+    assert json.loads(msb("registry", "ls", "--json")) == []
+    assert not msb.home.exists()
+
+
 def test_a_password_is_asked_for_without_showing_it(msb: Msb) -> None:
     code, said = msb.refused("registry", "login", "r.example", "-u", "ann")
     assert (code, "--password-stdin" in said) == (2, True), said
     leader, follower = pty.openpty()
-    command = [PROGRAMS / "msb", "registry", "login", "r.example", "-u", "ann"]
+    command = [PROGRAMS / "msb", "registry", "login", "r.example", "-u", "ann", "--no-verify"]
     process = subprocess.Popen(command, env=msb.environment, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""

@@ -19,6 +19,7 @@ TOOLS = [
     "sandbox_stop",
     "sandbox_run_code",
     "sandbox_run_command",
+    "sandbox_get",
     "sandbox_get_metrics",
     "image_pull",
     "image_list",

@@ -22,6 +22,7 @@ import microsandbox
 import pytest
 from microsandbox import NodeSandbox, PythonSandbox
 
+from base_images import BUILDS_TIMEOUT
 from host import REPO, Server
 
 BLOCKS = Path(__file__).parent / "reference"
@@ -105,8 +106,13 @@ class Runner:
             await sandbox._session.close()
 
 
-@pytest.fixture
-def runner(server: Server, capsys: pytest.CaptureFixture[str], name: str) -> Iterator[Runner]:
+@pytest.fixture(params=["server", pytest.param("base_images", marks=BUILDS_TIMEOUT)])
+def runner(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> Iterator[Runner]:
+    """Run blocks on this machine's own programs as the image, and on the base images."""
+    server: Server = request.getfixturevalue(request.param)
+    monkeypatch.setenv("MSB_SERVER_URL", server.url)
     yield Runner(capsys, name)
     server.note_cgroups()
 

@@ -11,7 +11,7 @@ import pytest
 from microsandbox import MicrosandboxError, NotFoundError, PythonSandbox
 
 from conftest import Wire
-from host import Server, need, need_everything
+from host import Server, command_line, descendants, need, need_everything
 from registries import Registry, layout, tree
 
 BUSYBOX = Path("/bin/busybox")
@@ -49,7 +49,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     need_everything()
-    server = Server.start(tmp_path_factory.mktemp("images") / "home")
+    # Registries of these tests are on loopback, where clients reach only what the operator names.
+    server = Server.start(tmp_path_factory.mktemp("images") / "home", "--trusted-registry", "127.0.0.1")
     yield server
     server.end()
 
@@ -137,3 +138,29 @@ async def test_a_hostile_layer_is_refused_and_leaves_nothing(
     assert not list(images.home.rglob("escaped"))
     listed = (await call(images, "image.list"))["images"]
     assert all("hostile" not in one["reference"] for one in listed)  # type: ignore[union-attr, index]
+
+
+async def test_a_hostile_configuration_is_refused_or_stays_inside(
+    hub: Registry, images: Server, tmp_path: Path, name: str
+) -> None:
+    shell = tree({"bin": "", "bin/sh": BUSYBOX.read_bytes()})
+
+    def image(title: str, config: dict[str, object]) -> str:
+        layout(tmp_path / title, [shell], config)
+        hub.fill(tmp_path / title, f"hostile/{title}:1")
+        return f"{hub.address}/hostile/{title}:1"
+
+    for title, config, says in [
+        ("user", {"User": "../../x"}, "is no user"),
+        ("envs", {"Env": ["PATH=/bin", "A=" + "x" * (1 << 20)]}, "cannot use the configuration"),
+    ]:
+        with pytest.raises(MicrosandboxError, match=says):
+            await PythonSandbox(name=name, server_url=images.url).start(image=image(title, config))
+    preload = image("preload", {"Env": ["PATH=/bin", "LD_PRELOAD=/evil.so", "LD_AUDIT=/evil.so"]})
+    before = descendants(images.process.pid)
+    async with PythonSandbox.create(name=name, server_url=images.url, image=preload) as sandbox:
+        assert await sh(sandbox, "echo $LD_PRELOAD $LD_AUDIT") == "/evil.so /evil.so"
+        started = descendants(images.process.pid) - before
+        assert started
+        for pid in [images.process.pid, *started]:
+            assert b"evil" not in Path(f"/proc/{pid}/environ").read_bytes(), command_line(pid)

@@ -8,14 +8,16 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
-use server::{HostName, Lifetime};
+use protocol::isolation::Level;
+use protocol::limits::{DISK_MIB_MAX, DISK_STORE_MIB_MIN};
+use server::{DiskStoreKind, HostName, Lifetime};
 
 pub(crate) use crate::args::images::{
     ImageCommand, InspectArgs, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, PullArgs,
     RegistryCommand, RemoveArgs, SaveArgs,
 };
 use crate::base::{EPOCH, Kind, Mirror, Suite};
-use crate::registry::RegistryArgs;
+use crate::registry::{DefaultRegistryArgs, RegistryArgs};
 
 /// Runs untrusted code in sandboxes on this machine.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// What this machine can do for sandboxes, and what mends what it cannot
+    Doctor(DoctorArgs),
     /// The registries that images come from
     Registry {
         #[command(subcommand)]
@@ -173,10 +177,73 @@ pub(crate) struct StartArgs {
     #[arg(long)]
     pub(crate) no_network: bool,
 
+    /// Let clients have this directory, and those below it, in sandboxes; with :ro at its end they can only read them
+    /// (can be given several times)
+    #[arg(long, value_name = "DIR[:ro]")]
+    pub(crate) allow_volume: Vec<String>,
+
+    /// Where sandboxes write: on a btrfs volume in the home, with a limit for each, or in plain directories without limits;
+    /// auto takes the first if it works here
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub(crate) disk_store: DiskStoreArg,
+
+    /// Size that the btrfs volume can grow to, in MiB [default: three quarters of what is free on the home's disk]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(DISK_STORE_MIB_MIN..=DISK_MIB_MAX.into()))]
+    pub(crate) disk_store_size: Option<u64>,
+
+    /// What every sandbox must have: any (nothing), contained (the wall itself), limited (memory, processors, processes
+    /// and open files too) or complete (every protection there is). Below it nothing starts
+    #[arg(long, value_name = "LEVEL", default_value = "any")]
+    pub(crate) min_isolation: Level,
+
     /// With --dev, allow a --host or --allowed-host that other machines reach: whoever reaches it can run code here,
     /// without a key
     #[arg(long, requires = "dev")]
     pub(crate) dev_on_network: bool,
+}
+
+/// Where sandboxes write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DiskStoreArg {
+    Auto,
+    Btrfs,
+    Plain,
+}
+
+impl From<DiskStoreArg> for DiskStoreKind {
+    fn from(word: DiskStoreArg) -> DiskStoreKind {
+        match word {
+            DiskStoreArg::Auto => DiskStoreKind::Auto,
+            DiskStoreArg::Btrfs => DiskStoreKind::Btrfs,
+            DiskStoreArg::Plain => DiskStoreKind::Plain,
+        }
+    }
+}
+
+/// How to look at this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The level of isolation that this machine shall reach: any, contained, limited or complete
+    #[arg(long, value_name = "LEVEL", default_value = "contained")]
+    pub(crate) min_isolation: Level,
+
+    /// Leave this machine's own network untouched, as a server does with the same option
+    #[arg(long)]
+    pub(crate) no_network: bool,
+
+    /// Look for images as a server does that may use this machine's own /usr
+    #[arg(long)]
+    pub(crate) allow_host_image: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: DefaultRegistryArgs,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 }
 
 /// Reads an address; the one name that is always this machine's is known too.
@@ -226,6 +293,14 @@ mod tests {
         assert!(
             start(&["--host", "localhost", "--dev", "--allow-rootfs", "/a", "--allow-rootfs", "/b"]).is_ok()
         );
+    }
+
+    #[test]
+    fn the_least_isolation_is_one_of_four_levels() {
+        assert_eq!(start(&[]).unwrap().min_isolation, Level::Any);
+        assert_eq!(start(&["--min-isolation", "limited"]).unwrap().min_isolation, Level::Limited);
+        let wrong = start(&["--min-isolation", "most"]).unwrap_err().to_string();
+        assert!(wrong.contains("any, contained, limited, complete"), "{wrong}");
     }
 
     #[test]

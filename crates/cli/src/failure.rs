@@ -15,6 +15,7 @@ use image::pull::PullError;
 use image::reference::ReferenceError;
 use image::registry::RegistryError;
 use image::registry::credentials::CredentialsError;
+use protocol::isolation::Level;
 use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
 
 use crate::args::HomeArgs;
@@ -97,6 +98,18 @@ pub(crate) enum Failure {
     /// Logins cannot be worked with.
     #[error(transparent)]
     Logins(CredentialsError),
+    /// A login is not known to be right.
+    #[error("the login for {host} was not kept")]
+    Login {
+        /// The registry.
+        host: String,
+        /// What came of asking it.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// A login cannot be right or wrong.
+    #[error("the login for {0} was not kept: this registry asks nobody for one, so it cannot be checked")]
+    NoLoginWanted(String),
     /// A file of certificates cannot be used.
     #[error("cannot use the certificates in {file}: {why}")]
     Certificates {
@@ -129,6 +142,12 @@ pub(crate) enum Failure {
     /// An archive is nothing to look at.
     #[error("an archive is not written to a terminal")]
     Terminal,
+    /// This machine protects sandboxes less than it shall.
+    #[error("this machine does not reach the level of isolation '{0}'")]
+    TooWeak(Level),
+    /// Standard output cannot be both.
+    #[error("the archive and what is said of it cannot both be written to standard output")]
+    Both,
     /// Somebody asked to end.
     #[error("interrupted: {0}")]
     Interrupted(&'static str),
@@ -158,6 +177,8 @@ pub(crate) enum LoadError {
 const USAGE: u8 = 2;
 /// Everything else.
 const FAILED: u8 = 1;
+/// This machine protects sandboxes less than is demanded.
+const TOO_WEAK: u8 = 3;
 /// Ended by SIGINT, as shells count it.
 const INTERRUPTED: u8 = 130;
 
@@ -208,8 +229,19 @@ impl Failure {
             Failure::Images(_) | Failure::Registry(_) | Failure::Logins(_) | Failure::Save { .. } => {
                 (None, FAILED)
             }
+            Failure::Login { source, .. } if matches!(**source, RegistryError::Denied { .. }) => {
+                (None, FAILED)
+            }
+            Failure::Login { .. } | Failure::NoLoginWanted(_) => {
+                (hint("keep it unchecked with --no-verify"), FAILED)
+            }
             Failure::NoPassword(_) => (hint("type it, or send it with --password-stdin"), USAGE),
+            Failure::TooWeak(_) => (None, TOO_WEAK),
+            Failure::Open(OpenError::TooWeak(_)) => {
+                (hint("mend it (msb doctor says more), or demand less with --min-isolation LEVEL"), TOO_WEAK)
+            }
             Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
+            Failure::Both => (hint("name a file with -o FILE, or leave --json out"), USAGE),
             Failure::Interrupted(_) => (None, INTERRUPTED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }

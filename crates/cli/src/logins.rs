@@ -6,33 +6,57 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
 
-use image::registry::credentials::{self, Credentials, Secret};
+use image::registry::Registry;
+use image::registry::credentials::{self, Credentials, Login, Secret};
 use protocol::limits::PASSWORD_BYTES_MAX;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde::Serialize;
 
 use crate::args::{ListArgs, LoginArgs, LogoutArgs};
 use crate::failure::{self, Failure};
-use crate::interrupt::blocking_unless_interrupted;
+use crate::interrupt::{blocking_unless_interrupted, unless_interrupted};
 use crate::output::{print, print_json, table};
-use crate::registry::docker_config;
+use crate::registry::{ConnectionArgs, docker_config};
 
-/// Keeps a login.
+/// Keeps a login that the registry takes.
 pub(crate) fn login(arguments: LoginArgs) -> Result<(), Failure> {
-    let home = failure::made_home(arguments.home)?;
-    let password = match arguments.password_stdin {
+    let LoginArgs { host, username, password_stdin, no_verify, connection, home } = arguments;
+    let password = match password_stdin {
         true => first_line(std::io::stdin().lock())?,
-        false => asked(&arguments.username, &arguments.host)?,
+        false => asked(&username, &host)?,
     };
     if password.is_empty() {
         return Err(Failure::NoPassword("the line is empty"));
     }
-    credentials::save_login(&home, &arguments.host, &arguments.username, Secret::new(password))
-        .map_err(Failure::Logins)?;
+    let password = Secret::new(password);
+    if !no_verify {
+        verify(
+            &host,
+            Login::Password { username: username.clone(), password: password.clone() },
+            connection,
+        )?;
+    }
+    let home = failure::made_home(home)?;
+    credentials::save_login(&home, &host, &username, password).map_err(Failure::Logins)?;
+    let checked = if no_verify { "unchecked" } else { "and works" };
     print(&format!(
-        "the login of {} for {} is kept; the next pull uses it",
-        arguments.username, arguments.host
+        "the login of {username} for {host} is kept, {checked}; the next pull uses it, and a server that is started after this"
     ))
+}
+
+/// Asks the registry whether it takes a login.
+fn verify(host: &str, login: Login, connection: ConnectionArgs) -> Result<(), Failure> {
+    let mut config = connection.config()?;
+    config.credentials.add(host, login);
+    let registry = Registry::new(config).map_err(Failure::Registry)?;
+    let asking = async {
+        let refused = |source| Failure::Login { host: host.to_owned(), source: Box::new(source) };
+        registry.takes_login(host).await.map_err(refused)
+    };
+    match unless_interrupted(asking, "nothing was kept")? {
+        true => Ok(()),
+        false => Err(Failure::NoLoginWanted(host.to_owned())),
+    }
 }
 
 /// Forgets a login.

@@ -3,6 +3,7 @@
 
 mod args;
 mod base;
+mod doctor;
 mod failure;
 mod images;
 mod interrupt;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             ImageCommand::Load(arguments) => images::archive::load(arguments),
             ImageCommand::BuildBase(arguments) => images::built::build_base(arguments),
         },
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Registry { command } => match command {
             RegistryCommand::Login(arguments) => logins::login(arguments),
             RegistryCommand::Logout(arguments) => logins::logout(arguments),

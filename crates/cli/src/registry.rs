@@ -30,6 +30,13 @@ pub(crate) struct RegistryArgs {
     #[arg(long, value_name = "REGISTRY=HOST", value_parser = mirror)]
     pub(crate) mirror: Vec<(String, String)>,
 
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+}
+
+/// How registries are spoken to.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ConnectionArgs {
     /// Registry to speak to without TLS; those on loopback need not be named (can be given several times)
     #[arg(long, value_name = "HOST", value_parser = host)]
     pub(crate) plain_http: Vec<String>,
@@ -37,6 +44,11 @@ pub(crate) struct RegistryArgs {
     /// PEM file of certificate authorities that count for registries, beside the system's (can be given several times)
     #[arg(long, value_name = "FILE")]
     pub(crate) registry_ca: Vec<PathBuf>,
+
+    /// Registry in this machine's own network that clients of a server may name, and that other registries may point at
+    /// as their storage or token server; without a port, every port of it (can be given several times)
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = host)]
+    pub(crate) trusted_registry: Vec<String>,
 }
 
 impl RegistryArgs {
@@ -46,16 +58,26 @@ impl RegistryArgs {
         for (registry, host) in self.mirror {
             mirrors.entry(registry).or_default().push(host);
         }
+        Ok(RegistryConfig {
+            default_registry: self.default.registry,
+            mirrors,
+            credentials: Credentials::load(home, docker_config().as_deref()).map_err(Failure::Logins)?,
+            ..self.connection.config()?
+        })
+    }
+}
+
+impl ConnectionArgs {
+    /// Reads the certificates.
+    pub(crate) fn config(self) -> Result<RegistryConfig, Failure> {
         let mut extra_roots = Vec::new();
         for file in &self.registry_ca {
             extra_roots.append(&mut certificates(file)?);
         }
         Ok(RegistryConfig {
-            default_registry: self.default.registry,
-            mirrors,
             plain_http: self.plain_http,
+            trusted_hosts: self.trusted_registry,
             extra_roots,
-            credentials: Credentials::load(home, docker_config().as_deref()).map_err(Failure::Logins)?,
             ..RegistryConfig::default()
         })
     }
@@ -144,8 +166,11 @@ mod tests {
         let arguments = RegistryArgs {
             default: DefaultRegistryArgs { registry: "r.example".to_owned() },
             mirror: ["a=x", "b=y", "a=z"].map(|text| mirror(text).unwrap()).into(),
-            plain_http: vec!["x".to_owned()],
-            registry_ca: Vec::new(),
+            connection: ConnectionArgs {
+                plain_http: vec!["x".to_owned()],
+                trusted_registry: vec!["t".to_owned()],
+                ..ConnectionArgs::default()
+            },
         };
         let home = tempfile::tempdir().unwrap();
         let config = arguments.config(home.path()).unwrap();
@@ -154,6 +179,7 @@ mod tests {
             (&["x".into(), "z".into()][..], 1)
         );
         assert_eq!((config.default_registry.as_str(), config.plain_http.len()), ("r.example", 1));
+        assert_eq!(config.trusted_hosts, ["t"]);
     }
 
     #[test]

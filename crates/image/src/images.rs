@@ -17,7 +17,7 @@ use protocol::limits::{ENVS_BYTES_MAX, ENVS_MAX};
 
 use crate::pull::{PullError, PullPolicy, Puller};
 use crate::reference::{Reference, ReferenceError};
-use crate::registry::{Registry, RegistryConfig, RegistryError};
+use crate::registry::{NamedBy, Registry, RegistryConfig, RegistryError};
 use crate::resolver::{Allowed, ResolveError, Resolver};
 use crate::store::{ImageRecord, Lease, Removed, Store, StoreError};
 use crate::{ImageName, Rootfs, RootfsMount};
@@ -67,13 +67,19 @@ pub enum Source {
     Host,
     /// A directory that the operator allows.
     Directory,
-    /// The store, by this reference and with this manifest.
-    Store {
-        /// The reference, in full.
-        reference: String,
-        /// The manifest's digest.
-        digest: Digest,
-    },
+    /// The store, where it was before.
+    Store(Stored),
+    /// A registry, from which it was pulled into the store for this.
+    Registry(Stored),
+}
+
+/// An image of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The reference, in full.
+    pub reference: String,
+    /// The manifest's digest.
+    pub digest: Digest,
 }
 
 /// Why a name has no image here.
@@ -131,6 +137,8 @@ impl Images {
         registries: RegistryConfig,
         defaults_from_registry: bool,
     ) -> Result<Images, OpenError> {
+        // Whoever names an image here does so over the network.
+        let registries = RegistryConfig { named_by: NamedBy::Clients, ..registries };
         let own = Resolver::new(home, allowed).map_err(OpenError::Allowed)?;
         let store = Store::open(&home.join("images"))?;
         let puller = Puller::new(store.clone(), Registry::new(registries.clone())?);
@@ -249,15 +257,23 @@ impl Images {
     }
 
     async fn pulled(&self, reference: &Reference, policy: PullPolicy) -> Result<Found, ImageError> {
-        let record = self.shared.puller.image(reference, policy).await?;
+        let puller = &self.shared.puller;
+        let here = match policy {
+            PullPolicy::Always => None,
+            PullPolicy::IfMissing | PullPolicy::Never => puller.stored(reference).await.map_err(Arc::new)?,
+        };
+        let (record, link): (_, fn(Stored) -> Source) = match here {
+            Some(record) => (record, Source::Store),
+            None => (puller.image(reference, policy).await?, Source::Registry),
+        };
         let store = self.shared.store.clone();
-        let reading = tokio::task::spawn_blocking(move || from_store(&store, record));
+        let reading = tokio::task::spawn_blocking(move || from_store(&store, record, link));
         reading.await.map_err(|_| ImageError::Lost)?
     }
 }
 
 /// Puts together what the store has of an image. Leased first: what is looked up after that stays.
-fn from_store(store: &Store, record: ImageRecord) -> Result<Found, ImageError> {
+fn from_store(store: &Store, record: ImageRecord, link: fn(Stored) -> Source) -> Result<Found, ImageError> {
     let lease = store.lease(&record.manifest_digest)?;
     let mut lowers = Vec::new();
     for layer in record.layers.iter().rev() {
@@ -266,7 +282,7 @@ fn from_store(store: &Store, record: ImageRecord) -> Result<Found, ImageError> {
     let configuration = store.read_blob(&store.descriptor_of(&record.config_digest)?)?;
     let settings = Settings::read(&configuration)?;
     let rootfs = Rootfs { mounts: vec![RootfsMount { at: "/".to_owned(), lowers }] };
-    let from = Source::Store { reference: record.reference, digest: record.manifest_digest };
+    let from = link(Stored { reference: record.reference, digest: record.manifest_digest });
     Ok(Found { rootfs, settings, from, lease: Some(lease) })
 }
 

@@ -17,7 +17,7 @@ pub mod resolver;
 pub mod store;
 pub mod unpack;
 
-pub use images::{Found, ImageError, Images, Source};
+pub use images::{Found, ImageError, Images, Source, Stored};
 pub use name::{ImageName, NameError};
 pub use resolver::{Allowed, ResolveError, Resolver};
 

@@ -2,7 +2,7 @@
 //! From a reference to an image in the store, ready to use: manifest, blobs, unpacked layers, a record.
 //!
 //! ```text
-//! resolve ──▶ manifest ──▶ configuration ──▶ layers, fetched side by side ──▶ unpacked one after the other ──▶ record
+//! resolve ──▶ manifest ──▶ configuration ──▶ layers, fetched and unpacked side by side ──▶ record
 //! ```
 //!
 //! A pull goes on when whoever asked for it does not wait any longer, and everyone who asks for the same reference
@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
-use protocol::limits::{PULL_LAYERS_AT_ONCE_MAX, PULLS_MAX};
-use tokio::sync::{Semaphore, oneshot, watch};
+use protocol::limits::{PULL_LAYERS_AT_ONCE_MAX, PULL_LAYERS_UNPACKED_AT_ONCE_MAX, PULLS_MAX};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::reference::Reference;
@@ -125,9 +125,7 @@ impl Puller {
         policy: PullPolicy,
     ) -> Result<ImageRecord, Arc<PullError>> {
         if policy != PullPolicy::Always {
-            let (store, name) = (self.store.clone(), reference.to_string());
-            let found = blocking(move || ready(&store, &name)).await.map_err(Arc::new)?;
-            match found {
+            match self.stored(reference).await.map_err(Arc::new)? {
                 Some(record) => return Ok(record),
                 None if policy == PullPolicy::Never => {
                     return Err(Arc::new(PullError::NotThere(reference.to_string())));
@@ -135,13 +133,17 @@ impl Puller {
                 None => {}
             }
         }
-        let mut pull = self.pull(reference);
+        let mut pull = self.begin(reference, policy);
         let ended = pull.wait_for(|pull| pull.outcome.is_some()).await;
         ended.ok().and_then(|pull| pull.outcome.clone()).unwrap_or_else(|| Err(Arc::new(PullError::Lost)))
     }
 
     /// Begins to pull, or joins whoever is at it, and returns the news of it.
     pub fn pull(&self, reference: &Reference) -> watch::Receiver<Pull> {
+        self.begin(reference, PullPolicy::Always)
+    }
+
+    fn begin(&self, reference: &Reference, policy: PullPolicy) -> watch::Receiver<Pull> {
         let name = reference.to_string();
         let mut pulls = self.pulls();
         let full = pulls.len() >= PULLS_MAX;
@@ -163,7 +165,7 @@ impl Puller {
         tokio::spawn(async move {
             let news = Arc::new(sender);
             let begun = Begun { puller: puller.clone(), name };
-            let outcome = puller.run(&reference, &news).await.map_err(Arc::new);
+            let outcome = puller.run(&reference, policy, &news).await.map_err(Arc::new);
             drop(begun);
             news.send_modify(|pull| pull.outcome = Some(outcome));
         });
@@ -173,8 +175,15 @@ impl Puller {
     async fn run(
         &self,
         reference: &Reference,
+        policy: PullPolicy,
         news: &Arc<watch::Sender<Pull>>,
     ) -> Result<ImageRecord, PullError> {
+        if policy != PullPolicy::Always {
+            // A pull that was under way when the caller looked may have ended before it could be joined.
+            if let Some(record) = self.stored(reference).await? {
+                return Ok(record);
+            }
+        }
         let holding = self.store.clone();
         let store = blocking(move || Ok(holding.holding()?)).await?;
         let resolved = self.registry.resolve(reference, &self.platform).await?;
@@ -202,7 +211,13 @@ impl Puller {
         .await
     }
 
-    /// Fetches layers side by side, and unpacks them in their order.
+    /// Finds an image that is ready to use.
+    pub(crate) async fn stored(&self, reference: &Reference) -> Result<Option<ImageRecord>, PullError> {
+        let (store, name) = (self.store.clone(), reference.to_string());
+        blocking(move || ready(&store, &name)).await
+    }
+
+    /// Fetches layers side by side, and unpacks each as soon as it is there: none needs what another one has.
     async fn layers(
         &self,
         fetcher: Fetcher,
@@ -210,36 +225,64 @@ impl Puller {
         layers: &[LayerRecord],
         news: &Arc<watch::Sender<Pull>>,
     ) -> Result<(), PullError> {
-        let turns = Arc::new(Semaphore::new(PULL_LAYERS_AT_ONCE_MAX));
-        let mut fetching = JoinSet::new();
-        let mut fetched = Vec::new();
-        for (index, blob) in blobs.iter().cloned().enumerate() {
-            let (done, is_done) = oneshot::channel();
-            let (fetcher, turns, news) = (fetcher.clone(), Arc::clone(&turns), Arc::clone(news));
-            fetching.spawn(async move {
-                let _turn = turns.acquire_owned().await.expect("this semaphore is never closed");
-                let tell = |have| news.send_modify(|pull| pull.layers[index].fetched = have);
-                // Nobody waits for it any more when a layer before it failed.
-                let _ = done.send(fetcher.fetch(&blob, tell).await);
-            });
-            fetched.push(is_done);
+        let work = Work {
+            fetcher,
+            news: Arc::clone(news),
+            fetching: Arc::new(Semaphore::new(PULL_LAYERS_AT_ONCE_MAX)),
+            unpacking: Arc::new(Semaphore::new(PULL_LAYERS_UNPACKED_AT_ONCE_MAX)),
+            budget: Arc::new(Budget::for_image()),
+        };
+        let mut all = JoinSet::new();
+        for (index, (blob, layer)) in blobs.iter().cloned().zip(layers.iter().cloned()).enumerate() {
+            let work = work.clone();
+            all.spawn(async move { work.layer(index, blob, layer).await });
         }
-        let mut budget = Budget::for_image();
-        for (index, is_done) in fetched.into_iter().enumerate() {
-            is_done.await.map_err(|_| PullError::Lost)??;
-            let (store, blob, layer) = (fetcher.store.clone(), blobs[index].clone(), layers[index].clone());
-            budget = blocking(move || {
-                unpack_layer(&store, &blob, &layer, &mut budget)?;
-                Ok(budget)
-            })
-            .await?;
-            news.send_modify(|pull| pull.layers[index].unpacked = true);
+        let mut outcome = Ok(());
+        while let Some(ended) = all.join_next().await {
+            outcome = ended.unwrap_or(Err(PullError::Lost));
+            if outcome.is_err() {
+                break;
+            }
         }
-        Ok(())
+        drop(all);
+        // What is being unpacked cannot be stopped: when the pull has ended, nothing of it is half made any more.
+        let unpacking = u32::try_from(PULL_LAYERS_UNPACKED_AT_ONCE_MAX).expect("it is a small number");
+        let _none = work.unpacking.acquire_many(unpacking).await.expect("this semaphore is never closed");
+        outcome
     }
 
     fn pulls(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Pull>>> {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the layers of one pull share.
+#[derive(Clone)]
+struct Work {
+    fetcher: Fetcher,
+    news: Arc<watch::Sender<Pull>>,
+    fetching: Arc<Semaphore>,
+    unpacking: Arc<Semaphore>,
+    budget: Arc<Budget>,
+}
+
+impl Work {
+    async fn layer(&self, index: usize, blob: Descriptor, layer: LayerRecord) -> Result<(), PullError> {
+        {
+            let _turn = self.fetching.acquire().await.expect("this semaphore is never closed");
+            let tell = |have| self.news.send_modify(|pull| pull.layers[index].fetched = have);
+            self.fetcher.fetch(&blob, tell).await?;
+        }
+        let turn = Arc::clone(&self.unpacking).acquire_owned().await.expect("this semaphore is never closed");
+        let (store, budget) = (self.fetcher.store.clone(), Arc::clone(&self.budget));
+        blocking(move || {
+            // Kept to the end of the work, whoever still waits for it.
+            let _turn = turn;
+            unpack_layer(&store, &blob, &layer, &budget)
+        })
+        .await?;
+        self.news.send_modify(|pull| pull.layers[index].unpacked = true);
+        Ok(())
     }
 }
 
@@ -326,9 +369,9 @@ pub fn unpack_image(store: &Store, image: &ImageRecord) -> Result<(), PullError>
         why: error.to_string(),
     };
     let manifest = ImageManifest::from_reader(bytes.as_slice()).map_err(unreadable)?;
-    let mut budget = Budget::for_image();
+    let budget = Budget::for_image();
     for (blob, layer) in manifest.layers().iter().zip(&image.layers) {
-        unpack_layer(store, blob, layer, &mut budget)?;
+        unpack_layer(store, blob, layer, &budget)?;
     }
     Ok(())
 }
@@ -341,7 +384,7 @@ pub fn unpack_layer(
     store: &Store,
     blob: &Descriptor,
     layer: &LayerRecord,
-    budget: &mut Budget,
+    budget: &Budget,
 ) -> Result<(), PullError> {
     let compression = Compression::from_media_type(blob.media_type().as_ref())?;
     let reader = store.open_blob(blob)?;

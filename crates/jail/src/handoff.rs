@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one message from the outer process to the inner one: the overlay mounts, by descriptor.
+//! The one message from the outer process to the inner one: the overlay mounts and volumes, by descriptor.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,8 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-/// Most overlay mounts in one plan.
-pub(crate) const MOUNTS_MAX: usize = 16;
+/// Most overlay mounts and volumes in one plan.
+pub(crate) const MOUNTS_MAX: usize = 48;
 
 const GO: u8 = 1;
 
@@ -34,7 +34,7 @@ impl Sender {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOUNTS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-            return Err(io::Error::other(format!("more than {MOUNTS_MAX} overlay mounts")));
+            return Err(io::Error::other(format!("more than {MOUNTS_MAX} mounts")));
         }
         sendmsg(&self.0, &[IoSlice::new(&[GO])], &mut ancillary, SendFlags::NOSIGNAL)?;
         Ok(())

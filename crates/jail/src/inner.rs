@@ -23,9 +23,11 @@ use rustix::thread::{
 use sys::mount::{MountAttributes, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, set_attributes};
 use sys::seccomp::Instruction;
 
+use crate::confine::{Open, confine};
 use crate::error::{Act, JailError};
 use crate::handoff::Receiver;
 use crate::outer::Inherited;
+use crate::probe::NO_CORE_BYTES;
 
 /// Connections that may wait until the agent takes them.
 const LISTEN_BACKLOG: i32 = 128;
@@ -72,7 +74,8 @@ fn become_root_inside() -> Result<(), JailError> {
 /// Arranges the mounts and makes them `/`. Every target is opened beneath the new root without following a link, so
 /// that an image which ships `/proc` or `/dev` as a link is refused instead of followed.
 fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), JailError> {
-    let mut overlays = plan.overlays.iter().zip(mounts);
+    let mut mounts = mounts.into_iter();
+    let mut overlays = plan.overlays.iter().zip(mounts.by_ref());
     let (_, root) =
         overlays.next().ok_or_else(|| JailError::Plan("no mount for / was handed over".to_owned()))?;
     move_mount(root.as_fd(), "", CWD, FIRST_MOUNT_POINT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -80,6 +83,11 @@ fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), Ja
     rustix::process::fchdir(&root).act(|| "go to the new root".to_owned())?;
     for (overlay, mount) in overlays {
         attach(&root, &mount, &overlay.at)?;
+    }
+    // What is left are the volumes.
+    for (volume, mount) in plan.volumes.iter().zip(mounts) {
+        let target = make_directories(&root, &volume.at)?;
+        attach_on(&mount, &target).act(|| format!("attach the volume {}", volume.at))?;
     }
     attach(&root, &proc_mount()?, "/proc")?;
     attach(&root, &sys_mount()?, "/sys")?;
@@ -118,6 +126,30 @@ fn attach(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), JailError> 
     }
     let target = open_beneath(root, path).act(|| format!("open {path} (it must be a directory)"))?;
     attach_on(mount, &target).act(|| format!("attach {path}"))
+}
+
+/// Makes a directory with all above it, step by step; a link on the way is refused instead of followed.
+fn make_directories(root: &OwnedFd, path: &str) -> Result<OwnedFd, JailError> {
+    let at = || format!("make the directory {path} (no part of it may be a link or a file)");
+    let mut directory = open_beneath(root, ".").act(at)?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::ROFS) => {}
+            Err(cause) => return Err(cause).act(at),
+        }
+        directory = open_directory_beneath(&directory, name).act(at)?;
+    }
+    Ok(directory)
+}
+
+fn open_directory_beneath(directory: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    openat2(
+        directory,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 fn attach_on(mount: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
@@ -189,11 +221,18 @@ fn hide(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
     let empty = tmpfs_mount("4096", "0555")?;
     set_attributes(empty.as_fd(), MountAttributes { set: READ_ONLY | NO_EXEC, ..MountAttributes::default() })
         .act(|| "make the empty directory read-only".to_owned())?;
+    // Kernels before 6.15 copy only mounts that are attached somewhere: the first directory gets the original.
+    let mut is_attached = false;
     for path in &plan.masked {
         let at = || format!("hide {path}");
         let Some(target) = existing(root, path)? else { continue };
         let status = rustix::fs::fstat(&target).act(at)?;
         let is_directory = rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir();
+        if is_directory && !is_attached {
+            attach_on(&empty, &target).act(at)?;
+            is_attached = true;
+            continue;
+        }
         let cover = clone_mount(if is_directory { &empty } else { &null }).act(at)?;
         attach_on(&cover, &target).act(at)?;
     }
@@ -225,7 +264,7 @@ fn set_limits(plan: &Plan) -> Result<(), JailError> {
         setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
     };
     lower(Resource::Nofile, plan.open_files_max).act(|| "limit open files".to_owned())?;
-    lower(Resource::Core, 0).act(|| "switch core dumps off".to_owned())?;
+    lower(Resource::Core, NO_CORE_BYTES).act(|| "switch core dumps off".to_owned())?;
     lower(Resource::Memlock, 64 * 1024).act(|| "limit locked memory".to_owned())
 }
 
@@ -260,6 +299,18 @@ fn config_pipe(config: &str) -> Result<OwnedFd, JailError> {
     Ok(OwnedFd::from(file))
 }
 
+/// Leaves nothing open but what is below the new root, and the agent's program, which is outside.
+fn shut_outside(agent: &OwnedFd) -> Result<(), JailError> {
+    let held = |path: &str| {
+        open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .act(|| format!("open {path}"))
+    };
+    let (root, dev) = (held("/")?, held("/dev")?);
+    confine(&Open { root: &root, dev: Some(&dev), program: Some(agent) })
+        .map_err(std::io::Error::other)
+        .act(|| "shut what is outside with landlock".to_owned())
+}
+
 /// Puts the agent's two descriptors where it looks for them, lets no other through, and executes it.
 fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<Infallible, JailError> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -285,6 +336,9 @@ fn become_agent(plan: &Plan, inherited: Inherited, config: OwnedFd) -> Result<In
         error
     };
     sys::descriptors::cloexec_from(6).act(|| "close all other descriptors".to_owned()).map_err(failed)?;
+    if plan.landlock {
+        shut_outside(&agent).map_err(failed)?;
+    }
     sys::seccomp::install(&filter).act(|| "install the seccomp filter".to_owned()).map_err(failed)?;
     let name = c"msb-agent";
     let environment: [&CStr; 0] = [];

@@ -13,16 +13,23 @@
 //!   overlay mounts, idmapped layers
 //!   send their descriptors ─────────▶ enters the cgroups, becomes root inside
 //!   exits                             mounts, masks, pivot_root
-//!                                     limits, capabilities, no_new_privs, seccomp
+//!                                     limits, capabilities, no_new_privs, landlock, seccomp
 //!                                     execveat(agent)
 //! ```
+//!
+//! `msb-jail --probe DIRECTORY` builds nothing and says what of this works on this host.
 
+mod confine;
 mod error;
 mod handoff;
 mod inner;
+mod layers;
 mod outer;
+mod probe;
+mod volume;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use jail::plan::{PLAN_BYTES_MAX, Plan};
@@ -31,11 +38,16 @@ use jail::report::Report;
 use crate::error::JailError;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
-        return match writeln!(std::io::stdout(), "msb-jail {}", env!("CARGO_PKG_VERSION")) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+    let mut arguments = std::env::args_os().skip(1);
+    match (arguments.next(), arguments.next()) {
+        (Some(option), None) if option == "--version" => {
+            return say(concat!("msb-jail ", env!("CARGO_PKG_VERSION")));
+        }
+        (Some(option), Some(directory)) if option == "--probe" => {
+            let facts = probe::facts(Path::new(&directory));
+            return say(&serde_json::to_string(&facts).unwrap_or_default());
+        }
+        _ => {}
     }
     match read_plan().and_then(|plan| outer::run(&plan)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,6 +56,13 @@ fn main() -> ExitCode {
             report(&Report::Failed { step: error.to_string() });
             ExitCode::FAILURE
         }
+    }
+}
+
+fn say(line: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

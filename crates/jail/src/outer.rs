@@ -13,12 +13,15 @@ use rustix::mount::{
     open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use sys::mount::{MountAttributes, READ_ONLY, set_attributes};
 use sys::namespace::{Fork, Namespaces, fork_sibling_into};
 
 use crate::error::{Act, JailError};
 use crate::handoff::{self, Sender};
-use crate::{inner, report};
+use crate::layers::fetch_layers;
+use crate::probe::NO_CORE_BYTES;
+use crate::{inner, report, volume};
 
 /// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
 const AGENT_NICE: i32 = -20;
@@ -67,9 +70,14 @@ impl Slots {
 /// Carries out the plan; returns when the inner process is on its own.
 pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
     let slots = Slots::reserve()?;
+    let writable = plan.writable.as_ref().map(fetch_layers).transpose()?;
+    raise_core_limit();
     sys::namespace::unshare_mounts().act(|| "make a mount namespace".to_owned())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .act(|| "make the mounts private".to_owned())?;
+    if let Some(layers) = writable {
+        layers.attach()?;
+    }
     let inherited = Inherited {
         slots,
         socket: agent_socket(&plan.socket)?,
@@ -105,7 +113,16 @@ fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
         .iter()
         .map(|overlay| mount_overlay(overlay, &plan.scratch, user_namespace.as_fd()))
         .collect::<Result<_, _>>()?;
+    let volumes = volume::mount_all(&plan.volumes, plan.ids)?;
+    let mounts: Vec<OwnedFd> = mounts.into_iter().chain(volumes).collect();
     sender.go(&mounts).act(|| "hand over the mounts".to_owned())
+}
+
+/// Makes room for the one limit that means "no core dump": with 0, a program that takes dumps (`core(5)`) is started all
+/// the same. Inside, a limit can only go down; whether this worked is read from the sandbox.
+fn raise_core_limit() {
+    let limit = Rlimit { current: Some(NO_CORE_BYTES), maximum: Some(NO_CORE_BYTES) };
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// Lets the agent run before whatever else is in its cgroup: it shares one processor limit with a fork bomb that it is

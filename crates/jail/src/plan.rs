@@ -27,8 +27,12 @@ pub struct Plan {
     /// The `tasks` file of the cgroup that limits the processor time of programs, and not of the agent: one that is as
     /// throttled as a fork bomb could not end it.
     pub program_tasks: PathBuf,
+    /// Where the directories that take the writes come from, where not everybody sees them.
+    pub writable: Option<WritableLayers>,
     /// The overlay mounts, `/` first.
     pub overlays: Vec<Overlay>,
+    /// Directories of the host that the sandbox shall have.
+    pub volumes: Vec<Volume>,
     /// A directory of the host on which lower layers are mounted, in the jail's own mount namespace, while it works.
     pub scratch: PathBuf,
     /// Device nodes in `/dev`.
@@ -45,6 +49,8 @@ pub struct Plan {
     pub capabilities: Vec<u32>,
     /// Most open files of one process.
     pub open_files_max: u64,
+    /// Whether landlock shuts everything outside of the new root; a host that cannot do it has said so before.
+    pub landlock: bool,
     /// The seccomp filter: code, jump if true, jump if false, operand.
     pub seccomp: Vec<(u16, u8, u8, u32)>,
 }
@@ -56,6 +62,33 @@ pub struct IdBlock {
     pub first: u32,
     /// How many there are.
     pub count: u32,
+}
+
+/// A directory of another mount namespace, to be mounted in the jail's own while it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WritableLayers {
+    /// The mount namespace, as a file.
+    pub namespace: PathBuf,
+    /// The directory, as it is called there.
+    pub from: PathBuf,
+    /// The empty directory on which it is mounted; the layers' paths go through it.
+    pub at: PathBuf,
+}
+
+/// A directory of the host in a sandbox. Its owner on the host is root inside, and nobody else there has a right of his
+/// own to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// The directory of the host that the operator allowed.
+    pub root: PathBuf,
+    /// The directory beneath it, as a relative path; nothing that is looked up there leads out of `root`.
+    pub beneath: PathBuf,
+    /// Where it is, as an absolute path inside.
+    pub at: String,
+    /// Whether the sandbox can write to it.
+    pub writable: bool,
 }
 
 /// One overlay mount: lower directories that are only read, and one that takes the writes.

@@ -17,12 +17,12 @@ use crate::params::{Params, ParamsError};
 use crate::requests::Parameters;
 
 pub use crate::requests::{
-    Command, Config, Discover, ImagePull, InspectImage, ListImages, Metrics, NamedLanguage, Pull,
+    Command, Config, Discover, Get, ImagePull, InspectImage, ListImages, Metrics, NamedLanguage, Pull,
     RemoveImage, Run, Scope, Start, Stop, Target,
 };
 pub use crate::results::{
-    CommandResult, Document, ImageDetails, ImageInfo, ImageList, ImageRemoved, MetricsResult, OutputLine,
-    RunResult, RunStatus, SandboxMetrics, Stream, Text,
+    CommandResult, Document, ImageDetails, ImageInfo, ImageList, ImageRemoved, ImageSource, MetricsResult,
+    OutputLine, RunResult, RunStatus, SandboxInfo, SandboxMetrics, Stream, Text,
 };
 
 /// One row of the table of methods.
@@ -132,6 +132,11 @@ methods! {
         name: "sandbox.command.run", older: ["sandbox.command.execute"], tool: Some("sandbox_run_command"),
         effect: Executes,
     }
+
+    /// Tells what a sandbox is: its image, its limits, and how strong its wall is.
+    ///
+    /// Each protection of the wall is listed, on or off, with the reason where it is off.
+    Get(Get) -> SandboxInfo { name: "sandbox.get", older: [], tool: Some("sandbox_get"), effect: Reads }
 
     /// Tells what sandboxes use of the machine.
     ///

@@ -5,6 +5,7 @@
 //!   [`names`], [`json`];
 //! - between the server and an agent: [`agent`] (frames and messages), [`config`] (what an agent is told once), [`user`]
 //!   (who programs inside are, as an image names them);
+//! - [`isolation`], how strong a wall is;
 //! - and [`limits`], every bound that either side keeps.
 //!
 //! Plain data only: nothing here does I/O or knows about tokio.
@@ -13,6 +14,7 @@ pub mod agent;
 pub mod calls;
 pub mod config;
 pub mod errors;
+pub mod isolation;
 pub mod json;
 pub mod limits;
 pub mod names;

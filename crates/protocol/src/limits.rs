@@ -92,6 +92,8 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const START_WAIT: Duration = Duration::from_secs(180);
 /// How long the walls of one sandbox may take to stand and its agent to answer.
 pub const WALLS_WAIT: Duration = Duration::from_secs(30);
+/// How long it may take to find out, one by one, what this host can do for a wall.
+pub const PROBE_WAIT: Duration = Duration::from_secs(10);
 /// How long one sandbox may take to stop before its processes are given up on and reported.
 pub const STOP_WAIT: Duration = Duration::from_secs(20);
 /// Most sandboxes that run at once on one server.
@@ -103,12 +105,31 @@ pub const ENDED_NAMES_MAX: usize = 100_000;
 pub const MEMORY_MIB_DEFAULT: u32 = 512;
 /// Least memory a sandbox can have, in MiB: the agent and one interpreter fit.
 pub const MEMORY_MIB_MIN: u32 = 32;
-/// Most processes and threads in one sandbox.
-pub const PIDS_MAX: u32 = 512;
+/// Processes and threads that a sandbox may have when the client does not say.
+pub const PIDS_DEFAULT: u32 = 512;
+/// Least processes and threads a sandbox can have: the agent, its supervisors and an interpreter fit.
+pub const PIDS_MIN: u32 = 32;
+/// Most processes and threads a sandbox can have.
+pub const PIDS_MAX: u32 = 4096;
+/// File descriptors that one process in a sandbox may have when the client does not say.
+pub const OPEN_FILES_DEFAULT: u32 = 65_536;
+/// Least file descriptors of one process in a sandbox: the agent and its connections fit.
+pub const OPEN_FILES_MIN: u32 = 512;
 /// Most file descriptors of one process in a sandbox.
-pub const OPEN_FILES_MAX: u64 = 65_536;
-/// Size of `/dev/shm` in a sandbox, in bytes; it counts against the sandbox's memory.
-pub const SHM_BYTES: u64 = 64 * 1024 * 1024;
+pub const OPEN_FILES_MAX: u32 = 1_048_576;
+/// Size of `/dev/shm` in a sandbox when the client does not say, in MiB; what is in it counts against the sandbox's
+/// memory. `/tmp` is a part of the writable layer and as large as that.
+pub const SHM_MIB_DEFAULT: u32 = 64;
+/// Share of a busy disk that a sandbox has when the client does not say.
+pub const IO_WEIGHT_DEFAULT: u32 = 100;
+/// Least share of a busy disk.
+pub const IO_WEIGHT_MIN: u32 = 1;
+/// Largest share of a busy disk: what every version of the kernel's interface takes.
+pub const IO_WEIGHT_MAX: u32 = 1000;
+/// How long the kernel may take to count the processes of a killed sandbox out of its cgroup.
+pub const CGROUP_EMPTY_WAIT: Duration = Duration::from_millis(500);
+/// How often a cgroup is looked through for processes to move, some of which fork meanwhile.
+pub const CGROUP_MOVE_ROUNDS_MAX: u32 = 16;
 /// Most environment variables that a client can set for a sandbox.
 pub const ENVS_MAX: usize = 1024;
 /// Most bytes of all environment variables of a sandbox together.
@@ -117,6 +138,22 @@ pub const ENVS_BYTES_MAX: usize = 256 * 1024;
 pub const SPEC_ENVS_BYTES_MAX: usize = 512 * 1024;
 /// Longest environment variable with its name, in bytes: the kernel starts no program with a longer one.
 pub const ENV_BYTES_MAX: usize = 128 * 1024 - 2;
+/// What a sandbox may write when the client does not say, in MiB.
+pub const DISK_MIB_DEFAULT: u32 = 4096;
+/// Least that a sandbox can be allowed to write, in MiB: the kernel sets room for what it is about to do aside first.
+pub const DISK_MIB_MIN: u32 = 16;
+/// Most that a client can ask for, in MiB; the volume that it is on is the nearer bound.
+pub const DISK_MIB_MAX: u32 = 1 << 24;
+/// Least size of the volume that sandboxes write on, in MiB.
+pub const DISK_STORE_MIB_MIN: u64 = 512;
+/// Share of what is free on the disk of the home that the volume leaves to all others, as a divisor.
+pub const DISK_STORE_FREE_SHARE: u64 = 4;
+/// How long making the volume may take.
+pub const MAKE_DISK_STORE_WAIT: Duration = Duration::from_secs(60);
+/// Most quota groups of removed sandboxes that are looked after at once.
+pub const DISK_STORE_GROUPS_AT_ONCE_MAX: usize = 64;
+/// Most host directories in one sandbox.
+pub const VOLUMES_MAX: usize = 16;
 /// Time between two samples of a sandbox's processor use.
 pub const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Most entries of a writable layer that are counted for its size.
@@ -361,6 +398,8 @@ pub const QUOTE_CHARS_MAX: usize = 160;
 pub const PULLS_MAX: usize = 32;
 /// Most layers of one image that are fetched at once.
 pub const PULL_LAYERS_AT_ONCE_MAX: usize = 3;
+/// Most layers of one image that are unpacked at once: each takes a processor, and one of zstd memory to look back into.
+pub const PULL_LAYERS_UNPACKED_AT_ONCE_MAX: usize = 2;
 
 /// Longest name of a release of Debian, in characters.
 pub const SUITE_CHARS_MAX: usize = 32;

@@ -8,7 +8,10 @@ use schemars::{JsonSchema, Schema};
 
 use crate::agent::Language;
 use crate::calls::ParseError;
-use crate::limits::{CONFIG_ITEMS_MAX, NETWORK_ALLOWED_MAX, PORTS_MAX};
+use crate::limits::{
+    CONFIG_ITEMS_MAX, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_MAX, IO_WEIGHT_MIN, NETWORK_ALLOWED_MAX,
+    OPEN_FILES_MAX, OPEN_FILES_MIN, PIDS_MAX, PIDS_MIN, PORTS_MAX,
+};
 use crate::names::{NamespaceName, SandboxName};
 use crate::network::{Allowed, Network, PublishedPort};
 use crate::params::{Params, ParamsError, WordOrList};
@@ -74,7 +77,23 @@ pub struct Config {
     /// Processors in thousandths of one; goes before `cpus`.
     #[schemars(range(min = 10, max = 255_000))]
     pub cpu_millis: Option<u32>,
-    /// `host:guest` volumes; must be empty on this server.
+    /// Most processes and threads; 512 where nothing is said.
+    #[schemars(range(min = 32, max = 4096))]
+    pub pids: Option<u32>,
+    /// Most file descriptors of one process; 65536 where nothing is said.
+    #[schemars(range(min = 512, max = 1_048_576))]
+    pub open_files: Option<u32>,
+    /// Size of `/dev/shm` in MiB, at most that of the memory; 64 or the memory where nothing is said.
+    #[schemars(range(min = 1))]
+    pub shm: Option<u32>,
+    /// Share of a busy disk, against 100 of others.
+    #[schemars(range(min = 1, max = 1000))]
+    pub io_weight: Option<u32>,
+    /// What the sandbox may write to its own file system, in MiB; metadata counts too.
+    #[schemars(range(min = DISK_MIB_MIN, max = DISK_MIB_MAX))]
+    pub disk: Option<u32>,
+    /// Directories of the server's machine: `host:guest` or `host:guest:ro` to read, `host:guest:rw` to write as well.
+    /// The server's operator says which there can be.
     #[schemars(default)]
     pub volumes: Vec<String>,
     /// `host:guest` ports: a port of the server's loopback interface that leads to one of the sandbox; 0 takes a free one.
@@ -104,6 +123,14 @@ pub enum Pull {
 /// Parameters of `sandbox.stop`.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct Stop {
+    /// The sandbox.
+    #[schemars(flatten)]
+    pub target: Target,
+}
+
+/// Parameters of `sandbox.get`.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+pub struct Get {
     /// The sandbox.
     #[schemars(flatten)]
     pub target: Target,
@@ -228,6 +255,11 @@ impl Config {
             memory: config.optional_whole("memory", 1, u32::MAX)?,
             cpus: config.optional_whole("cpus", 1, 255)?,
             cpu_millis: config.optional_whole("cpu_millis", 10, 255_000)?,
+            pids: config.optional_whole("pids", PIDS_MIN, PIDS_MAX)?,
+            open_files: config.optional_whole("open_files", OPEN_FILES_MIN, OPEN_FILES_MAX)?,
+            shm: config.optional_whole("shm", 1, u32::MAX)?,
+            io_weight: config.optional_whole("io_weight", IO_WEIGHT_MIN, IO_WEIGHT_MAX)?,
+            disk: config.optional_whole("disk", DISK_MIB_MIN, DISK_MIB_MAX)?,
             volumes: config.optional_texts("volumes", CONFIG_ITEMS_MAX)?,
             ports: ports(config)?,
             network: network(config)?,
@@ -315,6 +347,16 @@ impl JsonSchema for Pull {
 impl Parameters for Stop {
     fn read(params: &Params<'_>) -> Result<Stop, ParseError> {
         Ok(Stop { target: target(params, "stopping a sandbox")? })
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        Some(self.target.scope())
+    }
+}
+
+impl Parameters for Get {
+    fn read(params: &Params<'_>) -> Result<Get, ParseError> {
+        Ok(Get { target: target(params, "looking at a sandbox")? })
     }
 
     fn scope(&self) -> Option<Scope> {

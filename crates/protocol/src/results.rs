@@ -5,6 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::isolation::Isolation;
+
 /// A sentence that says what was done.
 pub type Text = String;
 
@@ -99,6 +101,44 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+/// Result of `sandbox.get`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxInfo {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// The image that it was started from, as it was asked for.
+    pub image: String,
+    /// Where the image was found: `store`, `host` (this machine's own programs) or `directory`.
+    pub image_source: ImageSource,
+    /// The reference and the digest of the image in the server's store, when it came from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_reference: Option<String>,
+    /// Memory limit in MiB.
+    pub memory: u32,
+    /// Processors; fractions are possible.
+    pub cpus: f64,
+    /// How strong its wall is, read from the sandbox itself; nothing while it does not run.
+    pub isolation: Option<Isolation>,
+}
+
+/// Where an image was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageSource {
+    /// The server's store, where it was before.
+    Store,
+    /// A registry, from which it was pulled into the store for this.
+    Registry,
+    /// The server's machine itself.
+    Host,
+    /// A directory that the operator allows.
+    Directory,
 }
 
 /// Result of `sandbox.metrics.get`.

@@ -6,8 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use protocol::isolation::{Isolation, Protection};
+
 use crate::agent::{ConnectError, Connection};
-use crate::network::{NetworkUse, Protection};
+use crate::network::NetworkUse;
 use crate::spec::SandboxSpec;
 
 /// A future that can be sent between threads.
@@ -21,10 +23,13 @@ pub trait Backend: Send + Sync {
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
 
     /// Says whether policies about the network are enforced, and if not, why; a spec with one is refused then.
-    fn network(&self) -> Protection {
-        let why = Some("this kind of wall has no network".to_owned());
-        Protection { name: "network_policy", on: false, why, mend: None }
-    }
+    fn network(&self) -> Protection;
+
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    fn disk_mib_max(&self) -> Option<u32>;
+
+    /// Builds a sandbox with nothing in it, and says what protects it: what this host can do.
+    fn try_walls(&self) -> BoxFuture<'_, Isolation>;
 
     /// Waits until nothing is left of sandboxes that ended and attempts that were dropped.
     fn drain(&self) -> BoxFuture<'_, ()>;
@@ -52,6 +57,9 @@ pub trait Sandbox: Send + Sync {
     fn network(&self) -> io::Result<NetworkUse> {
         Ok(NetworkUse::default())
     }
+
+    /// Says what protects it, as it is now. Reads some small files.
+    fn isolation(&self) -> Isolation;
 
     /// Counts the bytes of its writable layer; slow on a full one, so not for a hot path.
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>>;
@@ -96,6 +104,9 @@ pub enum StartError {
     /// What is asked for does not go with the image, or cannot be asked for at all; in words that name it.
     #[error("{0}")]
     Unfit(String),
+    /// The walls stand, but protect less than the operator demands; each protection that is missing, and what mends it.
+    #[error("{0}")]
+    TooWeak(String),
     /// The walls stand, but the agent does not answer.
     #[error("the agent does not answer")]
     Agent(#[source] ConnectError),

@@ -24,6 +24,7 @@ use protocol::agent::{
     Channel, CommandEnd, LENGTH_BYTES, Message, Refused, Reply, Request, RunEnd, VERSION, Welcome,
     encode_output, frame_length,
 };
+use protocol::isolation::{Isolation, Protection, ProtectionName};
 use protocol::limits::{GREETING_WAIT, OUTPUT_CHUNK_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -62,6 +63,8 @@ pub struct Behaviour {
     pub start_fails: Option<Failure>,
     /// Whether a stop never returns.
     pub stop_hangs: bool,
+    /// The protections that sandboxes lack from now on.
+    pub lacks: Vec<ProtectionName>,
 }
 
 /// How an attempt fails.
@@ -153,6 +156,16 @@ impl Fake {
 }
 
 impl Shared {
+    /// Says that all protections are there but those that shall lack.
+    fn isolation(&self) -> Isolation {
+        let lacks = lock(&self.behaviour).lacks.clone();
+        let one = |name: &ProtectionName| match lacks.contains(name) {
+            true => Protection::off(*name, "it was taken away").mend("give it back"),
+            false => Protection::on(*name),
+        };
+        Isolation::gather("fake", ProtectionName::ALL.iter().map(one))
+    }
+
     fn count(&self, change: impl FnOnce(&mut Counts)) {
         self.counts.send_modify(change);
     }
@@ -193,6 +206,18 @@ impl Backend for Fake {
             lock(&self.shared.sandboxes).push(Arc::clone(&sandbox));
             Ok(sandbox as Arc<dyn Sandbox>)
         })
+    }
+
+    fn try_walls(&self) -> BoxFuture<'_, Isolation> {
+        Box::pin(std::future::ready(self.shared.isolation()))
+    }
+
+    fn network(&self) -> Protection {
+        Protection::off(ProtectionName::NetworkPolicy, "this kind of wall has no network")
+    }
+
+    fn disk_mib_max(&self) -> Option<u32> {
+        None
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
@@ -278,6 +303,10 @@ impl Sandbox for FakeSandbox {
 
     fn oom_kills(&self) -> io::Result<u64> {
         Ok(self.oom_kills.load(Ordering::Acquire))
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.shared.isolation()
     }
 
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {

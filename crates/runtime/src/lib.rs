@@ -8,10 +8,12 @@
 pub mod agent;
 pub mod backend;
 pub mod container;
+mod demand;
 pub mod fake;
 pub mod network;
 pub mod spec;
 pub mod volume;
 
 pub use backend::{Backend, BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
-pub use spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
+pub use demand::Demanding;
+pub use spec::{HostVolume, Rootfs, RootfsMount, SandboxId, SandboxSpec};

@@ -57,8 +57,18 @@ pub struct SandboxSpec {
     pub memory_mib: u32,
     /// Processor limit in thousandths of a core.
     pub cpu_millis: u32,
+    /// The most that it may write, in MiB; where the host cannot limit that, it is none.
+    pub disk_mib: u32,
+    /// The directories of the host that it shall have.
+    pub volumes: Vec<HostVolume>,
     /// Most processes and threads.
     pub pids_max: u32,
+    /// Most file descriptors of one process.
+    pub open_files_max: u32,
+    /// Share of a busy disk, against 100 of others.
+    pub io_weight: u32,
+    /// Size of `/dev/shm` in MiB.
+    pub shm_mib: u32,
     /// Environment of kernels and commands, over the default one; a later entry wins.
     pub envs: Vec<(String, String)>,
     /// The directory in which kernels and commands start, made if the image has none; the home directory if none is
@@ -133,6 +143,19 @@ pub struct RootfsMount {
     pub lowers: Vec<PathBuf>,
 }
 
+/// A directory of the host, beneath one that the operator allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostVolume {
+    /// The allowed directory, without links.
+    pub root: PathBuf,
+    /// Where it is beneath that one, as a relative path.
+    pub beneath: PathBuf,
+    /// Where it is, as an absolute path inside.
+    pub at: String,
+    /// Whether the sandbox can write to it.
+    pub writable: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +167,12 @@ mod tests {
             rootfs: Rootfs { mounts: vec![] },
             memory_mib: 512,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use image::Images;
 use protocol::limits::{DISK_SCANS_MAX, SANDBOXES_MAX};
 use runtime::Backend;
+use runtime::volume::AllowedVolume;
 use tokio::sync::Semaphore;
 
 use crate::crowd::Crowd;
@@ -30,6 +31,7 @@ pub enum Access {
 pub struct App {
     shared: Arc<Shared>,
     allowed_hosts: Arc<[HostName]>,
+    allowed_volumes: Arc<[AllowedVolume]>,
 }
 
 #[derive(Debug)]
@@ -70,13 +72,20 @@ impl App {
             repeats: Repeats::default(),
             crowd: Crowd::default(),
         });
-        App { shared, allowed_hosts: Arc::default() }
+        App { shared, allowed_hosts: Arc::default(), allowed_volumes: Arc::default() }
     }
 
     /// Lets the server be called by these names too.
     #[must_use]
     pub fn allow_hosts(mut self, names: Vec<HostName>) -> App {
         self.allowed_hosts = names.into();
+        self
+    }
+
+    /// Lets clients have what is below these directories in sandboxes.
+    #[must_use]
+    pub fn allow_volumes(mut self, volumes: Vec<AllowedVolume>) -> App {
+        self.allowed_volumes = volumes.into();
         self
     }
 
@@ -98,6 +107,10 @@ impl App {
 
     pub(crate) fn allowed_hosts(&self) -> &[HostName] {
         &self.allowed_hosts
+    }
+
+    pub(crate) fn allowed_volumes(&self) -> &[AllowedVolume] {
+        &self.allowed_volumes
     }
 
     pub(crate) fn disk_scans(&self) -> &Arc<Semaphore> {

@@ -5,11 +5,10 @@
 //! (a subcommand of cargo) runs the same targets for as long as one likes, led by coverage:
 //! `cargo bolero test -p server fuzz::an_envelope_of_any_bytes`.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bolero::{TypeGenerator, check};
+use bolero::check;
+use corpus::Mutant;
 use protocol::calls::Scope;
 use protocol::limits::BATCH_CALLS_MAX;
 use protocol::names::NamespaceName;
@@ -22,79 +21,6 @@ use crate::keys::fuzzed::{Secret, read, write};
 const INPUTS: usize = 10_000;
 /// Longest text of an error, whatever it is about, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
-
-/// A text of the corpus, changed.
-#[derive(Debug, TypeGenerator)]
-struct Mutant {
-    seed: u8,
-    edits: Vec<Edit>,
-}
-
-#[derive(Debug, TypeGenerator)]
-enum Edit {
-    Set { at: u16, byte: u8 },
-    Insert { at: u16, bytes: Vec<u8> },
-    Remove { at: u16, length: u8 },
-    Repeat { at: u16, length: u8, times: u8 },
-    Splice { at: u16, seed: u8, from: u16, length: u16 },
-}
-
-impl Mutant {
-    fn of(&self, corpus: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = pick(corpus, self.seed).to_vec();
-        for edit in &self.edits {
-            edit.apply(&mut bytes, corpus);
-        }
-        bytes
-    }
-}
-
-impl Edit {
-    fn apply(&self, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {
-        let position = |at: &u16| usize::from(*at) % (bytes.len() + 1);
-        let end = |start: usize, length: usize| (start + length).min(bytes.len());
-        match self {
-            Edit::Set { at, byte } => {
-                let at = position(at);
-                if let Some(place) = bytes.get_mut(at) {
-                    *place = *byte;
-                }
-            }
-            Edit::Insert { at, bytes: more } => {
-                let at = position(at);
-                bytes.splice(at..at, more.iter().copied());
-            }
-            Edit::Remove { at, length } => {
-                let at = position(at);
-                bytes.drain(at..end(at, usize::from(*length)));
-            }
-            Edit::Repeat { at, length, times } => {
-                let at = position(at);
-                let piece = bytes[at..end(at, usize::from(*length) % 8)].repeat(usize::from(*times));
-                bytes.splice(at..at, piece);
-            }
-            Edit::Splice { at, seed, from, length } => {
-                let (at, other) = (position(at), pick(corpus, *seed));
-                let from = usize::from(*from) % (other.len() + 1);
-                let to = (from + usize::from(*length) % 64).min(other.len());
-                bytes.splice(at..at, other[from..to].iter().copied());
-            }
-        }
-    }
-}
-
-fn pick(corpus: &[Vec<u8>], seed: u8) -> &[u8] {
-    &corpus[usize::from(seed) % corpus.len()]
-}
-
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let entries = fs_err::read_dir(folder).unwrap();
-    let mut texts: Vec<Vec<u8>> = entries.map(|entry| fs_err::read(entry.unwrap().path()).unwrap()).collect();
-    texts.sort();
-    assert!(texts.len() > 1);
-    texts
-}
 
 fn scoped() -> (Caller, Scope) {
     let scope = Scope::One(NamespaceName::parse("team").unwrap());
@@ -150,7 +76,7 @@ fn key_keeps_its_promises(bytes: &[u8]) -> bool {
 
 #[test]
 fn an_envelope_of_any_bytes() {
-    let corpus = corpus("envelope");
+    let corpus = corpus::read(env!("CARGO_MANIFEST_DIR"), "envelope");
     assert!(corpus.iter().any(|bytes| envelope_keeps_its_promises(bytes)), "the corpus has one that is good");
     check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
         envelope_keeps_its_promises(&mutant.of(&corpus));
@@ -159,7 +85,7 @@ fn an_envelope_of_any_bytes() {
 
 #[test]
 fn a_key_of_any_bytes() {
-    let corpus = corpus("key");
+    let corpus = corpus::read(env!("CARGO_MANIFEST_DIR"), "key");
     assert!(corpus.iter().any(|bytes| key_keeps_its_promises(bytes)), "the corpus has one that is good");
     check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
         key_keeps_its_promises(&mutant.of(&corpus));

@@ -66,6 +66,24 @@ impl Home {
     }
 }
 
+/// Says whether a server runs with a home; changes nothing.
+///
+/// # Errors
+/// When the home cannot be looked at.
+pub fn is_held(path: &Path) -> io::Result<bool> {
+    let lock = match File::open(path.join("lock")) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        lock => lock?,
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes the directory, if it is not there, and makes sure that nobody else gets into it; returns its real path.
 pub(crate) fn private_home(path: &Path) -> Result<PathBuf, HomeError> {
     let path = make(path)?;
@@ -125,7 +143,9 @@ mod tests {
         let home = Home::take(&path).unwrap();
         assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(matches!(Home::take(&path), Err(HomeError::InUse(_))));
+        assert!(is_held(&path).unwrap());
         drop(home);
+        assert!(!is_held(&path).unwrap() && !is_held(&base.path().join("none")).unwrap());
         assert!(Home::take(&path).is_ok());
     }
 

@@ -41,14 +41,14 @@ mod stream;
 
 pub use app::{Access, App};
 pub use caller::Caller;
-pub use home::HomeError;
+pub use home::{HomeError, is_held};
 pub use host::Host;
 pub use http::{HostName, HostNameError};
 pub use keys::{
     KeyId, KeyInfo, KeyState, Keys, KeysError, Lifetime, LifetimeError, NewKey, NoKeyId, Refusal, Revoked,
     SecretError, scope, scope_text,
 };
+pub use open::{OpenError, Programs, Server, Settings, examine};
 pub use runtime::network::Wish;
-
-pub use open::{OpenError, Programs, Server, Settings};
+pub use runtime::volume::{DiskStore, DiskStoreKind};
 pub use store::StoreError;

@@ -2,13 +2,16 @@
 //! Puts a server together on a real machine: home, walls, images.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::registry::RegistryConfig;
 use image::{Allowed, Images, ResolveError};
+use protocol::isolation::{Isolation, Level};
 use runtime::container::{self, ContainerBackend};
 use runtime::network::Wish;
+use runtime::volume::{AllowedVolume, DiskStore};
+use runtime::{Backend, Demanding};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
@@ -32,12 +35,18 @@ pub struct Settings {
     pub allow_host_image: bool,
     /// Directories whose subdirectories may be used as images.
     pub allowed_rootfs: Vec<PathBuf>,
+    /// Directories whose contents clients may have in sandboxes, as `DIR` or `DIR:ro`.
+    pub allowed_volumes: Vec<String>,
+    /// Where sandboxes write.
+    pub disk: DiskStore,
     /// The registries that images are pulled from.
     pub registries: RegistryConfig,
     /// What sandboxes have of the network.
     pub network: Wish,
     /// Whether the two default images are looked for in the default registry too.
     pub defaults_from_registry: bool,
+    /// What every sandbox must have.
+    pub min_isolation: Level,
 }
 
 /// Where the helper programs are.
@@ -65,9 +74,15 @@ pub enum OpenError {
     /// The machine does not say what it has.
     #[error("cannot read the size of this machine")]
     Machine(#[source] io::Error),
+    /// A directory that is allowed as a volume is not there.
+    #[error("cannot allow a directory as a volume")]
+    Volume(#[source] io::Error),
     /// The walls cannot be built here.
     #[error("cannot build sandboxes on this machine")]
     Backend(#[from] container::OpenError),
+    /// What is demanded of sandboxes cannot be had here; each protection that is missing, and what mends it.
+    #[error("{0}")]
+    TooWeak(String),
     /// The images cannot be used.
     #[error(transparent)]
     Images(#[from] image::images::OpenError),
@@ -79,7 +94,7 @@ pub enum OpenError {
 impl Server {
     /// Takes the home, clears up what an earlier server left there, and builds what all sandboxes share. Blocks.
     ///
-    /// Needs to be called within a tokio runtime.
+    /// Needs to be called within a tokio runtime of several threads, where it may block.
     ///
     /// # Errors
     /// [`OpenError`], saying which part failed.
@@ -88,9 +103,16 @@ impl Server {
         use_all_descriptors();
         let host = Host::read().map_err(OpenError::Machine)?;
         let Programs { jail, agent } = settings.programs;
+        let volumes: Vec<AllowedVolume> = settings
+            .allowed_volumes
+            .iter()
+            .map(|text| AllowedVolume::open(text))
+            .collect::<Result<_, _>>()
+            .map_err(OpenError::Volume)?;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
-        let backend =
-            ContainerBackend::open(home.path(), container::Programs { jail, agent }, settings.network)?;
+        let programs = container::Programs { jail, agent };
+        let backend = ContainerBackend::open(home.path(), programs, &settings.disk, settings.network)?;
+        let backend = demand(backend, settings.min_isolation)?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
         let images =
             Images::open(home.path(), allowed, settings.registries, settings.defaults_from_registry)?;
@@ -98,8 +120,8 @@ impl Server {
             // Built now: a machine that cannot be an image says so before anybody asks, and no request waits for it.
             images.prepare_host()?;
         }
-        let app = App::new(Arc::new(backend), images, host, settings.access);
-        let app = app.allow_hosts(settings.allowed_hosts);
+        let app = App::new(backend, images, host, settings.access);
+        let app = app.allow_hosts(settings.allowed_hosts).allow_volumes(volumes);
         Ok(Server { app, _home: home })
     }
 
@@ -107,6 +129,31 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         self.app.serve(listener, shutdown).await;
     }
+}
+
+/// Finds out what walls this machine can have, by building some below an empty directory.
+pub async fn examine(directory: &Path, programs: Programs, network: Wish) -> Isolation {
+    let Programs { jail, agent } = programs;
+    container::examine(directory, container::Programs { jail, agent }, network).await
+}
+
+/// Builds a sandbox to see what protects those of this server, and refuses to go on with less than is demanded.
+fn demand(backend: ContainerBackend, level: Level) -> Result<Arc<dyn Backend>, OpenError> {
+    let isolation = tokio::runtime::Handle::current().block_on(backend.try_walls());
+    if let Some(lacking) = Demanding::lacking(level, &isolation) {
+        return Err(OpenError::TooWeak(lacking));
+    }
+    let off: Vec<&str> =
+        isolation.protections.iter().filter(|one| !one.on).map(|one| one.name.text()).collect();
+    match isolation.level() {
+        Level::Complete => tracing::info!("isolation: complete"),
+        met => tracing::warn!("isolation: {met}; off: {} (msb doctor says why)", off.join(", ")),
+    }
+    Ok(if level == Level::Any {
+        Arc::new(backend)
+    } else {
+        Arc::new(Demanding::new(Arc::new(backend), level))
+    })
 }
 
 /// Takes as many file descriptors as the system lets us have: the usual limit is meant for programs that use `select`.

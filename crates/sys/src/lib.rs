@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The only crate with `unsafe`: one safe function for each kernel call that rustix and nix do not wrap. No policy.
 
+pub mod btrfs;
 pub mod descriptors;
+pub mod loopback;
 pub mod mount;
 pub mod namespace;
 pub mod network;

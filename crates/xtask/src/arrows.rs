@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["protocol", "runtime", "image"]),
     ("cli", &["protocol", "server", "image"]),
     ("xtask", &[]),
+    ("corpus", &[]),
 ];
 
 /// Crates from elsewhere that must never get into one of ours, and why.

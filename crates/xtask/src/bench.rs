@@ -1,42 +1,112 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench`: measures through the SDK, against the bare interpreter in the same run.
+//! `cargo xtask bench`: measures against what others need for the same, in the same run.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
+use serde_json::{Map, Value};
 
 use crate::build::{self, Profile, Scope};
 use crate::server::Server;
 use crate::workspace::{Workspace, require_root};
 use crate::{process, setup};
 
-/// Builds, and runs `e2e/bench.py` with the options it knows.
-pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<()> {
-    let (profile, json) = read(options)?;
-    require_root("bench")?;
-    setup::run(workspace)?;
-    build::programs(workspace, profile, Scope::Programs)?;
-    let server = Server::start(workspace, profile, "bench")?;
-    let mut command = workspace.python_program("python");
-    command.arg("e2e/bench.py").env("MSB_SERVER_URL", &server.url).env_remove("MSB_API_KEY");
-    if let Some(file) = json {
-        // The benchmark starts in the root of the repository, the developer may be elsewhere.
-        command.arg("--json").arg(std::path::absolute(file).context("cannot find the current folder")?);
-    }
-    process::run(&mut command)?;
-    server.end()
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bench {
+    /// Sandboxes through the SDK, against the bare interpreter.
+    Start,
+    /// An image from a registry, against skopeo and umoci.
+    Pull,
 }
 
-fn read(options: &[String]) -> Result<(Profile, Option<&str>)> {
-    let (mut profile, mut json) = (Profile::Release, None);
+const BENCHES: [Bench; 2] = [Bench::Start, Bench::Pull];
+
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Bench::Start => "start",
+            Bench::Pull => "pull",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Bench> {
+        let names = BENCHES.map(Bench::name).join(", ");
+        let found = BENCHES.into_iter().find(|bench| bench.name() == name);
+        found.with_context(|| format!("no benchmark is called {name:?}; there are {names}"))
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Options<'a> {
+    profile: Profile,
+    only: Option<Bench>,
+    json: Option<&'a str>,
+}
+
+/// Builds, and runs the benchmarks.
+pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<()> {
+    let options = read(options)?;
+    require_root("bench")?;
+    setup::run(workspace)?;
+    if options.only != Some(Bench::Start) {
+        setup::for_pull_bench()?;
+    }
+    build::programs(workspace, options.profile, Scope::Programs)?;
+    let mut found = Map::new();
+    for bench in BENCHES.into_iter().filter(|bench| options.only.is_none_or(|only| only == *bench)) {
+        println!("\n== {} ==", bench.name());
+        let json = match bench {
+            Bench::Start => start(workspace, options.profile)?,
+            Bench::Pull => pull(workspace, options.profile)?,
+        };
+        let text = fs::read_to_string(json)?;
+        found
+            .insert(bench.name().to_owned(), serde_json::from_str(&text).context("cannot read the numbers")?);
+    }
+    match options.json {
+        Some(file) => Ok(fs::write(Path::new(file), format!("{:#}\n", Value::Object(found)))?),
+        None => Ok(()),
+    }
+}
+
+/// Returns the file with the numbers.
+fn start(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    let server = Server::start(workspace, profile, "bench")?;
+    let json = workspace.target.join("bench-start.json");
+    let mut command = workspace.python_program("python");
+    command.arg("e2e/bench.py").env("MSB_SERVER_URL", &server.url).env_remove("MSB_API_KEY");
+    process::run(command.arg("--json").arg(&json))?;
+    server.end()?;
+    Ok(json)
+}
+
+/// Returns the file with the numbers.
+fn pull(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    let json = workspace.target.join("bench-pull.json");
+    let mut command = workspace.python_program("python");
+    command.arg("e2e/bench_pull.py").env("CARGO_TARGET_DIR", &workspace.target);
+    process::run(command.env("MSB_PROFILE", profile.folder()).arg("--json").arg(&json))?;
+    Ok(json)
+}
+
+fn read(options: &[String]) -> Result<Options<'_>> {
+    let mut read = Options { profile: Profile::Release, only: None, json: None };
     let mut options = options.iter().map(String::as_str);
     while let Some(option) = options.next() {
         match option {
-            "--release" => profile = Profile::Release,
-            "--dev" => profile = Profile::Dev,
-            "--json" => json = Some(options.next().context("--json needs a file")?),
-            other => bail!("unknown option {other:?}; there are --json FILE, --release and --dev"),
+            "--release" => read.profile = Profile::Release,
+            "--dev" => read.profile = Profile::Dev,
+            "--only" => read.only = Some(Bench::parse(options.next().context("--only needs a name")?)?),
+            "--json" => read.json = Some(options.next().context("--json needs a file")?),
+            other => {
+                bail!("unknown option {other:?}; there are --only NAME, --json FILE, --release and --dev")
+            }
         }
     }
-    Ok((profile, json))
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -45,13 +115,16 @@ mod tests {
 
     #[test]
     fn options_are_read_and_unknown_ones_refused() {
-        let read_all = |options: &[&str]| {
+        let refused = |options: &[&str]| {
             let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-            read(&options).map(|(profile, json)| (profile, json.map(str::to_owned)))
+            read(&options).unwrap_err().to_string()
         };
-        assert_eq!(read_all(&[]).unwrap(), (Profile::Release, None));
-        assert_eq!(read_all(&["--dev", "--json", "x"]).unwrap(), (Profile::Dev, Some("x".to_owned())));
-        assert!(read_all(&["--json"]).is_err());
-        assert!(read_all(&["--fast"]).is_err());
+        assert_eq!(read(&[]).unwrap(), Options { profile: Profile::Release, only: None, json: None });
+        let options = ["--dev", "--only", "pull", "--json", "x"].map(str::to_owned);
+        let wanted = Options { profile: Profile::Dev, only: Some(Bench::Pull), json: Some("x") };
+        assert_eq!(read(&options).unwrap(), wanted);
+        assert!(refused(&["--json"]).contains("needs a file"));
+        assert!(refused(&["--only", "stop"]).contains("there are start, pull"));
+        assert!(refused(&["--fast"]).contains("--only NAME"));
     }
 }

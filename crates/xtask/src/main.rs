@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod elf;
 mod fmt;
+mod guest;
 mod process;
 mod quickstart;
 mod server;
@@ -35,8 +36,10 @@ Usage: cargo xtask <command>
   build [--release]               build msb, and msb-jail and msb-agent statically
   check                           format, lints, docs, types and the rules of the house
   fmt                             format Rust and Python
-  test [KIND...]                  every kind of test, or some: check, rust, drivers, sdk, e2e
-  bench [--json FILE] [--dev]     measure against the bare interpreter (release build unless --dev)
+  test [KIND...]                  tests of some kinds: check, rust, drivers, sdk, e2e, v2guest; all; all but v2guest
+  bench [--only NAME] [--json FILE] [--dev]
+                                  measure start (against the bare interpreter) and pull (against skopeo and umoci);
+                                  release build unless --dev
 
 Commands that build walls (quickstart, test, bench) need root in this version.";
 

@@ -91,6 +91,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/sbin/ip") || exists("/sbin/ip") || exists("/usr/bin/ip"),
     },
     Package {
+        name: "btrfs-progs",
+        why: "mkfs.btrfs makes the volume that sandboxes write on",
+        is_there: || exists("/usr/sbin/mkfs.btrfs") || exists("/sbin/mkfs.btrfs"),
+    },
+    Package {
         name: "busybox-static",
         why: "the programs of the small images that tests make",
         is_there: || exists("/bin/busybox"),
@@ -112,6 +117,27 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
+/// What only the emulated machine needs.
+const GUEST_PACKAGES: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        why: "emulates a machine with another kernel",
+        is_there: || answers("qemu-system-x86_64", &["--version"]),
+    },
+    Package {
+        name: "e2fsprogs",
+        why: "makes the disks of that machine",
+        is_there: || answers("mke2fs", &["-V"]),
+    },
+];
+
+/// What the benchmark of pulls needs besides.
+const PULL_BENCH_PACKAGES: &[Package] = &[Package {
+    name: "umoci",
+    why: "the benchmark of pulls compares with it",
+    is_there: || answers("umoci", &["--version"]),
+}];
+
 /// The oldest Python that the SDK supports.
 const PYTHON_MIN: &str = "3.10";
 const STAMP: &str = "microsandbox-setup";
@@ -120,14 +146,24 @@ const SDK: &str = "sdk/python";
 
 /// Installs what is missing.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    debian_packages()?;
+    debian_packages(PACKAGES)?;
     components(workspace);
     nextest(workspace)?;
     python_environment(workspace)
 }
 
-fn debian_packages() -> Result<()> {
-    let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !(package.is_there)()).collect();
+/// Installs what is missing for the emulated machine.
+pub(crate) fn for_guest() -> Result<()> {
+    debian_packages(GUEST_PACKAGES)
+}
+
+/// Installs what only the benchmark of pulls needs.
+pub(crate) fn for_pull_bench() -> Result<()> {
+    debian_packages(PULL_BENCH_PACKAGES)
+}
+
+fn debian_packages(needed: &[Package]) -> Result<()> {
+    let missing: Vec<&Package> = needed.iter().filter(|package| !(package.is_there)()).collect();
     if missing.is_empty() {
         println!("setup: all packages of the system are there");
         return Ok(());

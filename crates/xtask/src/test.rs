@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{self, Profile, Scope};
 use crate::summary::{self, Counts};
 use crate::workspace::{Workspace, require_root};
-use crate::{check, process, setup};
+use crate::{check, guest, process, setup};
 
 /// Why single tests may be skipped: the kind, and words that the skipped test must give as its reason.
 ///
@@ -24,9 +24,12 @@ enum Kind {
     Drivers,
     Sdk,
     E2e,
+    V2guest,
 }
 
-const KINDS: [Kind; 5] = [Kind::Check, Kind::Rust, Kind::Drivers, Kind::Sdk, Kind::E2e];
+const KINDS: [Kind; 6] = [Kind::Check, Kind::Rust, Kind::Drivers, Kind::Sdk, Kind::E2e, Kind::V2guest];
+/// The word for all of them, the one that emulates a machine included.
+const ALL: &str = "all";
 
 impl Kind {
     fn name(self) -> &'static str {
@@ -36,18 +39,33 @@ impl Kind {
             Kind::Drivers => "drivers",
             Kind::Sdk => "sdk",
             Kind::E2e => "e2e",
+            Kind::V2guest => "v2guest",
         }
     }
 
     fn parse(name: &str) -> Result<Kind> {
         let names = KINDS.map(Kind::name).join(", ");
         let found = KINDS.into_iter().find(|kind| kind.name() == name);
-        found.with_context(|| format!("no kind of test is called {name:?}; there are {names}"))
+        found.with_context(|| format!("no kind of test is called {name:?}; there are {names}, {ALL}"))
+    }
+
+    /// Finds the kinds that are meant; where none is named, all but the one that takes minutes to emulate a machine.
+    fn choose(names: &[String]) -> Result<Vec<Kind>> {
+        match names {
+            [] => Ok(KINDS.into_iter().filter(|kind| *kind != Kind::V2guest).collect()),
+            [name] if name == ALL => Ok(KINDS.to_vec()),
+            names => names.iter().map(|name| Kind::parse(name)).collect(),
+        }
     }
 
     /// Says whether real walls are built.
     fn needs_root(self) -> bool {
-        matches!(self, Kind::Rust | Kind::E2e)
+        self.needs_programs()
+    }
+
+    /// Says whether the programs must be there.
+    fn needs_programs(self) -> bool {
+        matches!(self, Kind::Rust | Kind::E2e | Kind::V2guest)
     }
 }
 
@@ -59,21 +77,18 @@ struct Row {
     notes: Vec<String>,
 }
 
-/// Runs the kinds that are named, or all.
+/// Runs the kinds that are named.
 pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
-    let mut kinds = names.iter().map(|name| Kind::parse(name)).collect::<Result<Vec<Kind>>>()?;
-    if kinds.is_empty() {
-        kinds = KINDS.to_vec();
-    }
+    let kinds = Kind::choose(names)?;
     if kinds.iter().any(|kind| kind.needs_root()) {
         require_root("test")
             .context("drivers, sdk and check can be run without: cargo xtask test check drivers sdk")?;
     }
     setup::run(workspace)?;
     let mut rows = Vec::new();
-    let needs_programs = kinds.iter().any(|kind| matches!(kind, Kind::Rust | Kind::E2e));
-    if needs_programs {
-        rows.extend(failed_build(workspace));
+    if kinds.iter().any(|kind| kind.needs_programs()) {
+        let scope = if kinds.contains(&Kind::Rust) { Scope::Tests } else { Scope::Programs };
+        rows.extend(failed_build(workspace, scope));
     }
     if rows.is_empty() {
         rows.extend(kinds.into_iter().map(|kind| row(workspace, kind)));
@@ -81,10 +96,10 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
     report(&rows)
 }
 
-/// Builds the programs and all tests; a row only when that fails, since then nothing else can be run.
-fn failed_build(workspace: &Workspace) -> Option<Row> {
+/// Builds what is needed; a row only when that fails, since then nothing else can be run.
+fn failed_build(workspace: &Workspace, scope: Scope) -> Option<Row> {
     let started = Instant::now();
-    let error = build::programs(workspace, Profile::Dev, Scope::Tests).err()?;
+    let error = build::programs(workspace, Profile::Dev, scope).err()?;
     let counts = Counts { failed: 1, ..Counts::default() };
     Some(Row {
         name: "build",
@@ -103,6 +118,7 @@ fn row(workspace: &Workspace, kind: Kind) -> Row {
         Kind::Drivers => pytest(workspace, kind, "crates/agent/tests/drivers", &["--timeout=120"]),
         Kind::Sdk => pytest(workspace, kind, "sdk/python/tests", &["--timeout=120"]),
         Kind::E2e => pytest(workspace, kind, "e2e", &[]),
+        Kind::V2guest => v2guest(workspace),
     };
     Row { name: kind.name(), counts, seconds: started.elapsed().as_secs(), notes }
 }
@@ -132,6 +148,16 @@ fn pytest(workspace: &Workspace, kind: Kind, folder: &str, options: &[&str]) -> 
         }
     });
     judge(counts, refused, outcome)
+}
+
+fn v2guest(workspace: &Workspace) -> (Counts, Vec<String>) {
+    let mut machine = match guest::machine(workspace, Profile::Dev) {
+        Ok(machine) => machine,
+        Err(error) => return judge(None, Vec::new(), Err(error)),
+    };
+    let mut counts = None;
+    let outcome = watch(&mut machine, workspace, |line| counts = summary::pytest(line).or(counts));
+    judge(counts, Vec::new(), outcome)
 }
 
 fn may_be_missing(kind: Kind, reason: &str) -> bool {
@@ -201,6 +227,9 @@ mod tests {
         for kind in KINDS {
             assert_eq!(Kind::parse(kind.name()).unwrap(), kind);
         }
+        assert!(!Kind::choose(&[]).unwrap().contains(&Kind::V2guest));
+        assert_eq!(Kind::choose(&["all".to_owned()]).unwrap(), KINDS);
+        assert_eq!(Kind::choose(&["sdk".to_owned()]).unwrap(), [Kind::Sdk]);
         assert!(Kind::parse("unit").unwrap_err().to_string().contains("check, rust, drivers, sdk, e2e"));
     }
 

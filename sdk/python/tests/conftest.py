@@ -103,6 +103,8 @@ class Server:
                 "success": True,
                 "output": lines,
             }
+        elif request.method == "sandbox.get":
+            result = description(name=params["sandbox"], namespace=params["namespace"], running=key in self.running)
         else:
             result = {"sandboxes": [reading(name=params["sandbox"], running=key in self.running)]}
         return web.json_response({"jsonrpc": "2.0", "result": result, "id": request.body["id"]})
@@ -118,6 +120,23 @@ def reading(**changes: object) -> dict[str, object]:
         "memory_usage": 33,
         "disk_usage": 4096,
         "uptime": 5,
+    }
+    return {**usual, **changes}
+
+
+def description(**changes: object) -> dict[str, object]:
+    """Return what a server tells of one sandbox."""
+    off = {"name": "swap_limit", "on": False, "why": "not counted", "mend": "swapaccount=1"}
+    usual = {
+        "name": "x",
+        "namespace": "default",
+        "running": True,
+        "image": "microsandbox/python",
+        "image_source": "store",
+        "image_reference": "docker.io/microsandbox/python:latest@sha256:0",
+        "memory": 512,
+        "cpus": 1.5,
+        "isolation": {"kind": "container", "protections": [{"name": "seccomp", "on": True}, off]},
     }
     return {**usual, **changes}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from conftest import Server, reading
-from microsandbox import NodeSandbox, PythonSandbox
+from conftest import Server, description, reading
+from microsandbox import Isolation, MicrosandboxError, NodeSandbox, Protection, PythonSandbox, SandboxInfo
 
 
 async def test_a_start_says_what_the_protocol_says(server: Server) -> None:
@@ -274,3 +274,35 @@ async def test_one_connection_is_kept_for_all_calls(server: Server) -> None:
             await sandbox.run("1")
         await sandbox.stop()
     assert len(opened) == 1
+
+
+async def test_a_sandbox_is_described_with_its_wall(server: Server) -> None:
+    async with PythonSandbox.create(name="box", namespace="team") as sandbox:
+        info = await sandbox.get_info()
+        server.answer_json("sandbox.get", 200, {"jsonrpc": "2.0", "id": "1", "result": description(isolation=None)})
+        without = await sandbox.get_info()
+    assert server.calls("sandbox.get")[0].params == {"sandbox": "box", "namespace": "team"}
+    off = Protection("swap_limit", on=False, why="not counted", mend="swapaccount=1")
+    assert info == SandboxInfo(
+        name="box",
+        namespace="team",
+        running=True,
+        image="microsandbox/python",
+        image_source="store",
+        image_reference="docker.io/microsandbox/python:latest@sha256:0",
+        memory=512,
+        cpus=1.5,
+        isolation=Isolation("container", (Protection("seccomp", on=True), off)),
+    )
+    assert info.isolation is not None
+    assert [info.isolation.has(name) for name in ("seccomp", "swap_limit", "other")] == [True, False, False]
+    assert without.isolation is None
+
+
+@pytest.mark.parametrize("wrong", [{}, {"isolation": {"kind": "x"}}, {"isolation": []}, {"memory": None}])
+async def test_a_description_that_is_none_is_an_error(server: Server, wrong: dict[str, object]) -> None:
+    result = description(**wrong) if wrong else {}
+    server.answer_json("sandbox.get", 200, {"jsonrpc": "2.0", "id": "1", "result": result})
+    async with PythonSandbox.create() as sandbox:
+        with pytest.raises(MicrosandboxError, match="does not describe a sandbox"):
+            await sandbox.get_info()

@@ -9,7 +9,7 @@ use image::pull::PullPolicy;
 use image::registry::Platform;
 
 use crate::args::{BuildBaseArgs, HomeArgs};
-use crate::registry::{self, DefaultRegistryArgs, RegistryArgs};
+use crate::registry::{self, ConnectionArgs, DefaultRegistryArgs, RegistryArgs};
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -123,6 +123,10 @@ pub(crate) struct RemoveArgs {
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
 
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
 
@@ -159,6 +163,10 @@ pub(crate) struct SaveArgs {
     /// What to write
     #[arg(long, value_enum, default_value = "oci")]
     pub(crate) format: ArchiveFormat,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
@@ -200,6 +208,10 @@ pub(crate) struct LoadArgs {
     #[arg(long, requires = "reference")]
     pub(crate) rootfs: bool,
 
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) registry: DefaultRegistryArgs,
 
@@ -221,6 +233,13 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input instead of asking for it
     #[arg(long)]
     pub(crate) password_stdin: bool,
+
+    /// Keep the login without asking the registry whether it takes it
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
@@ -293,7 +312,7 @@ mod tests {
             (arguments.policy, arguments.registry.default.registry.as_str()),
             (Policy::Never, "r.example")
         );
-        assert_eq!((arguments.registry.mirror.len(), arguments.registry.plain_http.len()), (1, 2));
+        assert_eq!((arguments.registry.mirror.len(), arguments.registry.connection.plain_http.len()), (1, 2));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use image::archive::{self, ArchiveError, Format, Kind, LoadOptions, Source};
 use image::pull::unpack_image;
 use image::registry::Platform;
 use image::store::{ImageRecord, Store};
+use serde_json::json;
 
 use crate::args::{LoadArgs, SaveArgs};
 use crate::failure::{Failure, LoadError};
-use crate::images;
+use crate::images::{self, shown::Row};
 use crate::interrupt::blocking_unless_interrupted;
-use crate::output::print;
+use crate::output::{print, print_json};
 use crate::registry::DefaultRegistryArgs;
 
 /// Bytes that are written at once.
@@ -26,8 +27,13 @@ pub(crate) fn save(arguments: SaveArgs) -> Result<(), Failure> {
     let store = images::opened(arguments.home)?;
     let found = arguments.names.iter().map(|name| images::find(&store, name, &arguments.registry));
     let found: Vec<ImageRecord> = found.collect::<Result<_, Failure>>()?;
+    let shown: Vec<Row<'_>> = found.iter().map(Row::of).collect();
+    let told = json!({ "file": arguments.output, "images": shown });
     let saving = Saving { store, images: found, format: arguments.format.into() };
     if arguments.output == Path::new("-") {
+        if arguments.json {
+            return Err(Failure::Both);
+        }
         if std::io::stdout().is_terminal() {
             return Err(Failure::Terminal);
         }
@@ -36,7 +42,12 @@ pub(crate) fn save(arguments: SaveArgs) -> Result<(), Failure> {
             "what was written is no archive",
         );
     }
-    let output = arguments.output;
+    write_file(saving, arguments.output)?;
+    if arguments.json { print_json(&told) } else { Ok(()) }
+}
+
+/// Writes it to a file, or to what else has a name.
+fn write_file(saving: Saving, output: PathBuf) -> Result<(), Failure> {
     let is_special = fs::metadata(&output).is_ok_and(|metadata| !metadata.is_file());
     if is_special {
         return blocking_unless_interrupted(
@@ -115,6 +126,9 @@ pub(crate) fn load(arguments: LoadArgs) -> Result<(), Failure> {
         },
         "no image was loaded",
     )?;
+    if arguments.json {
+        return print_json(&images.iter().map(Row::of).collect::<Vec<Row<'_>>>());
+    }
     let lines: Vec<String> = images
         .iter()
         .map(|image| format!("Image: {}\nDigest: {}", image.reference, image.manifest_digest))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use image::store::{Prune, Pruned, Store};
+use image::store::{Prune, Pruned, Removed, Store};
 use serde_json::json;
 
 use crate::args::{PruneArgs, RemoveArgs};
@@ -19,19 +19,48 @@ pub(crate) fn remove(arguments: RemoveArgs) -> Result<(), Failure> {
     for name in &arguments.names {
         references.insert(meant(&store, name, &arguments.registry)?);
     }
+    if !arguments.json {
+        return take(&store, references, |reference, removed| print(&line(reference, removed)));
+    }
+    let mut rows = Vec::new();
+    let taken = take(&store, references, |reference, removed| {
+        rows.push(json!({
+            "reference": reference,
+            "digest": removed.image.as_ref().map(|image| image.manifest_digest.to_string()),
+            "in_use": removed.in_use,
+            "blobs": removed.pruned.blobs,
+            "layers": removed.pruned.layers,
+            "bytes": removed.pruned.bytes,
+        }));
+        Ok(())
+    });
+    // What is gone is gone, also when the next one could not be removed.
+    print_json(&rows).and(taken)
+}
+
+fn take(
+    store: &Store,
+    references: BTreeSet<String>,
+    mut tell: impl FnMut(&str, &Removed) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     for reference in references {
         // Somebody else may have removed it since.
-        let Some(removed) = store.remove(&reference).map_err(Failure::Images)? else { continue };
-        let freed = size(removed.pruned.bytes);
-        match removed.in_use {
-            true => print(&format!(
-                "removed {reference} ({freed}); a sandbox uses it still: what that needs goes with the next msb image \
-                 prune after it"
-            ))?,
-            false => print(&format!("removed {reference} ({freed})"))?,
+        if let Some(removed) = store.remove(&reference).map_err(Failure::Images)? {
+            tell(&reference, &removed)?;
         }
     }
     Ok(())
+}
+
+fn line(reference: &str, removed: &Removed) -> String {
+    let freed = size(removed.pruned.bytes);
+    match removed.in_use {
+        true => format!(
+            "removed {reference} ({freed}); a sandbox uses it still: what that needs goes with the next msb image prune \
+             after it"
+        ),
+        false => format!("removed {reference} ({freed})"),
+    }
 }
 
 /// Returns what a name means: a reference, or the file of a record that cannot be read.

@@ -55,7 +55,7 @@ pub(crate) fn inspect(arguments: InspectArgs) -> Result<(), Failure> {
 
 /// One image as it is shown.
 #[derive(Debug, Serialize)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     reference: &'a str,
     digest: String,
     index_digest: Option<String>,
@@ -66,7 +66,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn of(image: &ImageRecord) -> Row<'_> {
+    pub(super) fn of(image: &ImageRecord) -> Row<'_> {
         Row {
             reference: &image.reference,
             digest: image.manifest_digest.to_string(),

@@ -21,6 +21,7 @@ mod oci;
 mod rootfs;
 mod save;
 
+pub use compression::{Gzipped, gzip};
 pub use load::{Kind, LoadOptions, Loaded, Source, load};
 pub use save::{Format, save};
 

@@ -8,13 +8,13 @@ use oci_spec::image::Descriptor;
 use oci_spec::image::MediaType;
 use serde_json::json;
 
-use super::compression::Compression;
+use super::compression::{Compression, Gzipped, gzip};
 use super::load::{Image, Intake, LoadOptions};
 use super::{ArchiveError, docker};
 use crate::store::ImageRecord;
 use crate::store::digests;
 
-/// Loads a root file system: the file as it was sent becomes the layer's blob.
+/// Loads a root file system: the file as it was sent becomes the layer's blob, compressed if it was not.
 pub(super) fn load(
     intake: &mut Intake,
     mut as_sent: File,
@@ -25,11 +25,22 @@ pub(super) fn load(
     if options.reference.is_none() {
         return Err(ArchiveError::NoReference);
     }
-    let (diff_id, _) = docker::measure(&mut rewound(&mut plain)?)?;
-    let (blob, _) = docker::measure(&mut rewound(&mut as_sent)?)?;
-    let size = as_sent.metadata().map_err(ArchiveError::Read)?.len();
-    let layer = Descriptor::new(docker::media_type(compression), size, blob);
-    intake.add_from(&layer, &mut rewound(&mut as_sent)?)?;
+    let packed = if compression == Compression::None { compressed(intake, &mut plain)? } else { None };
+    let (layer, diff_id) = match packed {
+        Some((packed, mut file)) => {
+            let layer = Descriptor::new(MediaType::ImageLayerGzip, packed.size, packed.digest);
+            intake.add_from(&layer, &mut rewound(&mut file)?)?;
+            (layer, packed.diff_id)
+        }
+        None => {
+            let (diff_id, _) = docker::measure(&mut rewound(&mut plain)?)?;
+            let (blob, _) = docker::measure(&mut rewound(&mut as_sent)?)?;
+            let size = as_sent.metadata().map_err(ArchiveError::Read)?.len();
+            let layer = Descriptor::new(docker::media_type(compression), size, blob);
+            intake.add_from(&layer, &mut rewound(&mut as_sent)?)?;
+            (layer, diff_id)
+        }
+    };
 
     let mut platform = options.platform.split('/');
     let (os, architecture) = (platform.next().unwrap_or_default(), platform.next().unwrap_or_default());
@@ -51,6 +62,13 @@ pub(super) fn load(
     let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digests::of(&bytes));
     intake.add_from(&descriptor, &mut bytes.as_slice())?;
     Image::new(descriptor, None, &manifest, &config)?.records(&[], options)
+}
+
+/// Compresses it into a file without a name, if that is of use.
+fn compressed(intake: &Intake, plain: &mut File) -> Result<Option<(Gzipped, File)>, ArchiveError> {
+    let mut file = intake.store.scratch()?;
+    let packed = gzip(&mut rewound(plain)?, &mut file).map_err(ArchiveError::Read)?;
+    Ok(packed.map(|packed| (packed, file)))
 }
 
 fn rewound(file: &mut File) -> Result<&mut File, ArchiveError> {

@@ -9,7 +9,7 @@ use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
 use serde_json::json;
 use tar::{EntryType, Header};
 
-use super::compression;
+use super::compression::{self, Compression, gzip};
 use super::docker::{self, Entry};
 use super::oci::{self, path_of};
 use super::{ArchiveError, wrong};
@@ -19,9 +19,9 @@ use crate::store::{ImageRecord, Store, StoreError};
 /// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A tar of an OCI image layout; its layers are compressed as they came.
+    /// A tar of an OCI image layout; its layers are compressed as they came, for their digests are the image's.
     Oci,
-    /// As `docker save` writes it; its layers are plain.
+    /// As `docker load` reads it; its layers are compressed with gzip.
     Docker,
 }
 
@@ -107,8 +107,7 @@ fn save_docker_image(
     for (descriptor, layer) in manifest.layers().iter().zip(&image.layers) {
         let name = format!("{}.tar", layer.diff_id.digest());
         if archive.is_new(&name) {
-            let (mut plain, size) = plain_layer(store, descriptor, &layer.diff_id)?;
-            archive.file(&name, size, &mut plain)?;
+            save_docker_layer(store, descriptor, &layer.diff_id, (&name, archive))?;
         }
         layers.push(name);
     }
@@ -119,16 +118,34 @@ fn save_docker_image(
     Ok(Entry { config, repo_tags: Some(docker_tag(&image.reference).into_iter().collect()), layers })
 }
 
-/// Returns the plain tar of a layer in a file without a name, because a tar says sizes first.
+/// Writes a layer: one that is compressed with gzip as it came, another one compressed anew.
+fn save_docker_layer(
+    store: &Store,
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    (name, archive): (&str, &mut Archive<'_>),
+) -> Result<(), ArchiveError> {
+    let (mut plain, size, compression) = plain_layer(store, descriptor, diff_id)?;
+    if compression == Compression::Gzip {
+        return archive.file(name, descriptor.size(), &mut store.open_blob(descriptor)?);
+    }
+    let mut file = store.scratch()?;
+    match gzip(&mut plain, &mut file).map_err(ArchiveError::Write)? {
+        Some(packed) => archive.file(name, packed.size, rewound(&mut file)?),
+        None => archive.file(name, size, rewound(&mut plain)?),
+    }
+}
+
+/// Returns the plain tar of a layer in a file without a name, because a tar says sizes first; and what the blob is.
 fn plain_layer(
     store: &Store,
     descriptor: &Descriptor,
     diff_id: &Digest,
-) -> Result<(File, u64), ArchiveError> {
+) -> Result<(File, u64, Compression), ArchiveError> {
     let mut blob = store.open_blob(descriptor)?;
     let mut file = store.scratch()?;
     let mut hasher = Hasher::default();
-    let (mut plain, _) = compression::plain(&mut blob).map_err(damaged)?;
+    let (mut plain, compression) = compression::plain(&mut blob).map_err(damaged)?;
     let mut chunk = vec![0; 128 * 1024];
     let mut size = 0;
     loop {
@@ -137,8 +154,11 @@ fn plain_layer(
             break;
         }
         hasher.update(&chunk[..read]);
-        file.write_all(&chunk[..read]).map_err(ArchiveError::Write)?;
         size += read as u64;
+        // Only its digest is of use: the blob itself is what is written.
+        if compression != Compression::Gzip {
+            file.write_all(&chunk[..read]).map_err(ArchiveError::Write)?;
+        }
     }
     drop(plain);
     blob.finish()?;
@@ -146,8 +166,13 @@ fn plain_layer(
     if found != *diff_id {
         return Err(wrong(descriptor.digest().as_ref(), format!("it unpacks to {found}, not {diff_id}")));
     }
+    rewound(&mut file)?;
+    Ok((file, size, compression))
+}
+
+fn rewound(file: &mut File) -> Result<&mut File, ArchiveError> {
     file.seek(SeekFrom::Start(0)).map_err(ArchiveError::Read)?;
-    Ok((file, size))
+    Ok(file)
 }
 
 /// Returns what the store found out about a blob while it was read.

@@ -39,6 +39,7 @@ pub(super) struct Auth {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Purpose {
     pub(super) registry: String,
+    /// Nothing when it is for the registry as such.
     pub(super) repository: String,
 }
 
@@ -148,7 +149,7 @@ impl Auth {
             let to = authority(&realm);
             let allowed = format!(
                 "credentials for a registry go to its own host or a domain above it; if {to} is its token server, the \
-                 operator adds it to the trusted hosts"
+                 operator names it: --trusted-registry {to}"
             );
             return Err(refused("a token server", registry, format!("{to} is another host"), allowed).into());
         }
@@ -242,10 +243,11 @@ impl Auth {
         let is_to_pull = |scope: &&str| {
             scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains(' ')
         };
-        let own = || format!("repository:{}:pull", purpose.repository);
-        let scope = bearer.value("scope").filter(is_to_pull).map_or_else(own, str::to_owned);
+        let own = Some(&purpose.repository).filter(|repository| !repository.is_empty());
+        let own = own.map(|repository| format!("repository:{repository}:pull"));
+        let scope = bearer.value("scope").filter(is_to_pull).map(str::to_owned).or(own);
         let service = bearer.value("service").map(|service| ("service", service.to_owned()));
-        service.into_iter().chain([("scope", scope)]).collect()
+        service.into_iter().chain(scope.map(|scope| ("scope", scope))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Purpose, Kept>> {

@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::places::Place;
+use super::places::{Place, Reach};
 use crate::reference::{HUB, parse_registry};
 
 /// Where the hub's registry really is.
@@ -26,15 +26,28 @@ pub struct RegistryConfig {
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries, as `host` or `host:port`, that are spoken to without TLS.
     pub plain_http: Vec<String>,
-    /// Hosts that the operator vouches for: redirects and token servers there may be in a nearer network than the
-    /// registry that points at them, and credentials for a registry may be sent to them as its token server.
+    /// Hosts, as `host` or `host:port`, that the operator vouches for, wherever they are: clients may name them,
+    /// redirects and token servers there may be in a nearer network than the registry that points at them, and
+    /// credentials for a registry may be sent to them as its token server.
     pub trusted_hosts: Vec<String>,
+    /// Who names the images.
+    pub named_by: NamedBy,
     /// Certificates of authorities, in DER, that count beside those of the system.
     pub extra_roots: Vec<Vec<u8>>,
     /// Who may pull what.
     pub credentials: Credentials,
     /// What tests of this crate replace; everybody else takes the default.
     pub world: World,
+}
+
+/// Who names the images, and with them the registries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The operator of this machine, whose own network is his to reach.
+    #[default]
+    Operator,
+    /// Clients: they reach the internet, and of what is nearer only the registries that the operator named.
+    Clients,
 }
 
 impl Default for RegistryConfig {
@@ -44,6 +57,7 @@ impl Default for RegistryConfig {
             mirrors: BTreeMap::new(),
             plain_http: Vec::new(),
             trusted_hosts: Vec::new(),
+            named_by: NamedBy::default(),
             extra_roots: Vec::new(),
             credentials: Credentials::default(),
             world: World::default(),
@@ -58,6 +72,7 @@ impl fmt::Debug for RegistryConfig {
             .field("mirrors", &self.mirrors)
             .field("plain_http", &self.plain_http)
             .field("trusted_hosts", &self.trusted_hosts)
+            .field("named_by", &self.named_by)
             .field("extra_roots", &self.extra_roots.len())
             .field("credentials", &self.credentials)
             .finish_non_exhaustive()
@@ -138,6 +153,27 @@ impl RegistryConfig {
     pub(super) fn is_trusted(&self, url: &Url) -> bool {
         is_named(&self.trusted_hosts, url)
     }
+
+    /// Says from where the registry of a reference is asked, which is at `url`.
+    pub(super) fn reach(&self, registry: &str, url: &Url) -> Reach {
+        match self.named_by {
+            NamedBy::Operator => Reach::Named,
+            NamedBy::Clients if self.is_operators(registry, url) => Reach::Named,
+            NamedBy::Clients => Reach::NamedByClient,
+        }
+    }
+
+    /// Says whether the operator has named a registry: as the default one, with a mirror or as one, with a login that
+    /// he keeps here, or as trusted.
+    fn is_operators(&self, registry: &str, url: &Url) -> bool {
+        let is_in_mirrors =
+            self.mirrors.iter().any(|(of, at)| of == registry || at.iter().any(|mirror| mirror == registry));
+        registry == self.default_registry
+            || is_in_mirrors
+            || self.credentials.keeps(registry)
+            || self.trusted_hosts.iter().any(|trusted| trusted == registry)
+            || self.is_trusted(url)
+    }
 }
 
 /// Returns where a registry is.
@@ -182,6 +218,7 @@ pub(super) fn authority(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::credentials::{Secret, save_login};
 
     #[test]
     fn plain_http_is_spoken_only_where_it_is_named() {
@@ -209,6 +246,42 @@ mod tests {
         ];
         for (registry, scheme) in rows {
             assert_eq!(config.scheme(&server_of(registry, "https").unwrap()), scheme, "{registry}");
+        }
+    }
+
+    #[test]
+    fn clients_reach_what_is_near_only_where_the_operator_named_it() {
+        let home = tempfile::tempdir().unwrap();
+        save_login(home.path(), "login.lan", "ann", Secret::new("x")).unwrap();
+        let config = RegistryConfig {
+            default_registry: "default.lan:5000".into(),
+            mirrors: BTreeMap::from([("mirrored.lan".to_owned(), vec!["mirror.lan".to_owned()])]),
+            trusted_hosts: ["trusted.lan", "port.lan:5000"].map(Into::into).into(),
+            plain_http: ["plain.lan".into()].into(),
+            credentials: Credentials::load(home.path(), None).unwrap(),
+            named_by: NamedBy::Clients,
+            ..RegistryConfig::default()
+        };
+        let reach = |config: &RegistryConfig, registry: &str| {
+            config.reach(registry, &server_of(registry, "https").unwrap())
+        };
+        for named in
+            ["default.lan:5000", "mirrored.lan", "mirror.lan", "login.lan", "trusted.lan:7", "port.lan:5000"]
+        {
+            assert_eq!(reach(&config, named), Reach::Named, "{named}");
+        }
+        for other in [
+            "default.lan",
+            "mirror.lan:81",
+            "login.lan:81",
+            "port.lan",
+            "plain.lan",
+            "x.trusted.lan",
+            "docker.io",
+        ] {
+            assert_eq!(reach(&config, other), Reach::NamedByClient, "{other}");
+            let operators = RegistryConfig { named_by: NamedBy::Operator, ..config.clone() };
+            assert_eq!(reach(&operators, other), Reach::Named, "{other}");
         }
     }
 

@@ -10,7 +10,7 @@
 //! only read: names and passwords, and identity tokens, that stand in it. The programs it may name (credential helpers)
 //! are not run; where one would be needed, the error says so. A login in our file comes before one in Docker's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -110,6 +110,8 @@ pub(super) enum Known<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     logins: BTreeMap<String, Login>,
+    /// The registries whose logins are in our own file.
+    kept: BTreeSet<String>,
     helpers: BTreeMap<String, String>,
     helper_of_all: Option<String>,
 }
@@ -157,6 +159,7 @@ impl Credentials {
             None => Credentials::default(),
         };
         for (registry, login) in read_own(home)?.registries {
+            credentials.kept.insert(key(&registry));
             credentials
                 .add(&registry, Login::Password { username: login.username, password: login.password });
         }
@@ -173,6 +176,11 @@ impl Credentials {
     /// Returns the registries that there are logins for.
     pub fn registries(&self) -> impl Iterator<Item = &str> {
         self.logins.keys().map(String::as_str)
+    }
+
+    /// Says whether our own file has a login for a registry.
+    pub(super) fn keeps(&self, registry: &str) -> bool {
+        self.kept.contains(registry)
     }
 
     pub(super) fn find(&self, registry: &str) -> Known<'_> {

@@ -70,6 +70,16 @@ pub enum RegistryError {
         /// In which time.
         window: Duration,
     },
+    /// A client names a registry in a network that is not the client's to reach.
+    #[error("refused to ask {host} for a client: it leads to {place}; {allowed}")]
+    Near {
+        /// The registry.
+        host: String,
+        /// Where it is.
+        place: &'static str,
+        /// What is allowed, and what the operator can do.
+        allowed: String,
+    },
     /// A registry points at a place where it must not send us.
     #[error("refused {act} that {host} asks for: {wrong}; {allowed}")]
     Refused {

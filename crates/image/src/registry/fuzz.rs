@@ -4,9 +4,8 @@
 //! `cargo test` runs each for a fixed number of inputs, made from the corpus in `corpus/` by random edits. `cargo bolero`
 //! runs the same targets led by coverage: `cargo bolero test -p image registry::fuzz::a_reference_of_any_text`.
 
-use std::path::Path;
-
-use bolero::{TypeGenerator, check};
+use bolero::check;
+use corpus::Mutant;
 use protocol::limits::{
     IMAGE_DOWNLOAD_BYTES_MAX, IMAGE_LAYERS_MAX, REFERENCE_REGISTRY_CHARS_MAX, REFERENCE_REPOSITORY_CHARS_MAX,
     REFERENCE_TAG_CHARS_MAX,
@@ -21,63 +20,6 @@ use crate::reference::Reference;
 const INPUTS: usize = 10_000;
 /// Longest text of an error, whatever it is about, in bytes.
 const ERROR_BYTES_MAX: usize = 2048;
-
-/// A piece of a text that is put in the place of another piece.
-#[derive(Debug, TypeGenerator)]
-struct Graft {
-    at: u16,
-    instead_of: u8,
-    what: What,
-}
-
-#[derive(Debug, TypeGenerator)]
-enum What {
-    Bytes(Vec<u8>),
-    /// A piece of this or another text of the corpus, so many times.
-    Piece {
-        of: u8,
-        from: u16,
-        length: u8,
-        times: u8,
-    },
-}
-
-#[derive(Debug, TypeGenerator)]
-struct Grafted {
-    of: u8,
-    grafts: Vec<Graft>,
-}
-
-impl Grafted {
-    fn text(&self, corpus: &[Vec<u8>]) -> Vec<u8> {
-        let pick = |number: u8| corpus[usize::from(number) % corpus.len()].as_slice();
-        let mut text = pick(self.of).to_vec();
-        for graft in &self.grafts {
-            let at = usize::from(graft.at) % (text.len() + 1);
-            let end = (at + usize::from(graft.instead_of) % 16).min(text.len());
-            let piece = match &graft.what {
-                What::Bytes(bytes) => bytes.clone(),
-                What::Piece { of, from, length, times } => {
-                    let from_text = pick(*of);
-                    let from = usize::from(*from) % (from_text.len() + 1);
-                    let to = (from + usize::from(*length)).min(from_text.len());
-                    from_text[from..to].repeat(usize::from(*times) % 8)
-                }
-            };
-            text.splice(at..end, piece);
-        }
-        text
-    }
-}
-
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let entries = fs_err::read_dir(folder).unwrap();
-    let mut texts: Vec<Vec<u8>> = entries.map(|entry| fs_err::read(entry.unwrap().path()).unwrap()).collect();
-    texts.sort();
-    assert!(texts.len() > 1);
-    texts
-}
 
 /// Says whether it was a reference.
 fn reference_keeps_its_promises(bytes: &[u8]) -> bool {
@@ -135,21 +77,21 @@ fn manifest_keeps_its_promises(bytes: &[u8]) -> bool {
 
 #[test]
 fn a_reference_of_any_text() {
-    let corpus = corpus("reference");
+    let corpus = corpus::read(env!("CARGO_MANIFEST_DIR"), "reference");
     assert!(
         corpus.iter().any(|bytes| reference_keeps_its_promises(bytes)),
         "the corpus has one that is good"
     );
-    check!().with_type::<Grafted>().with_iterations(INPUTS).for_each(|grafted| {
-        reference_keeps_its_promises(&grafted.text(&corpus));
+    check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
+        reference_keeps_its_promises(&mutant.of(&corpus));
     });
 }
 
 #[test]
 fn a_manifest_of_any_bytes() {
-    let corpus = corpus("manifest");
+    let corpus = corpus::read(env!("CARGO_MANIFEST_DIR"), "manifest");
     assert!(corpus.iter().any(|bytes| manifest_keeps_its_promises(bytes)), "the corpus has one that is good");
-    check!().with_type::<Grafted>().with_iterations(INPUTS).for_each(|grafted| {
-        manifest_keeps_its_promises(&grafted.text(&corpus));
+    check!().with_type::<Mutant>().with_iterations(INPUTS).for_each(|mutant| {
+        manifest_keeps_its_promises(&mutant.of(&corpus));
     });
 }

@@ -35,7 +35,7 @@ mod transport;
 use std::sync::Arc;
 
 pub use blob::BlobSink;
-pub use config::{RegistryConfig, World};
+pub use config::{NamedBy, RegistryConfig, World};
 pub use error::{ContentError, RegistryError};
 pub use manifest::Compression;
 pub use oci_spec::image::{Descriptor, Digest};
@@ -91,6 +91,7 @@ impl Registry {
         let named = |text: &String| parse_registry(text).unwrap_or_else(|_| text.clone());
         config.mirrors =
             config.mirrors.iter().map(|(of, list)| (named(of), list.iter().map(named).collect())).collect();
+        config.default_registry = named(&config.default_registry);
         let config = Arc::new(config);
         let transport = Transport::new(Arc::clone(&config))?;
         let auth = Auth::new(Arc::clone(&config));
@@ -161,6 +162,23 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let _slot = self.slot().await;
         self.fetch_at(reference.registry(), reference, blob, sink).await
+    }
+
+    /// Asks a registry whether it takes the login that is configured for it; `false` when it asks nobody for one, so
+    /// that nothing is known of the login.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; [`RegistryError::Denied`] when it does not take it.
+    pub async fn takes_login(&self, registry: &str) -> Result<bool, RegistryError> {
+        let shared = &*self.shared;
+        let session = Session::new(&shared.config, &shared.transport, &shared.auth, (registry, ""));
+        session.takes_login().await.map_err(|failure| match failure.error {
+            RegistryError::Denied { host, reason, .. } => {
+                let remedy = "check the name and the password".to_owned();
+                RegistryError::Denied { host, what: "the login".to_owned(), reason, remedy }
+            }
+            error => error,
+        })
     }
 
     async fn resolve_at(

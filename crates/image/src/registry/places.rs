@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where an address is, and from where one may be sent there.
+//! Where an address is, and who may have it asked from here.
+//!
+//! A client that names an image names a registry, and the server goes there. So that nobody uses it to reach what trusts
+//! the server's own network, what clients name must be on the internet, unless the operator named it too; the operator
+//! himself may name anything.
 //!
 //! A registry can send its clients elsewhere: by a redirect, or by naming a token server. A hostile one uses that to
 //! have this machine ask services that trust it. So what a registry points at must not be nearer to this machine than
@@ -58,12 +62,13 @@ impl Place {
     }
 }
 
-/// Returns the IPv4 address that hides in an IPv6 one: mapped, compatible, behind NAT64 or 6to4.
+/// Returns the IPv4 address that hides in an IPv6 one: mapped, translated, compatible, behind NAT64 or 6to4.
 fn unwrap_ipv4(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let s = v6.segments();
     let (high, low) = match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => (high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => (high, low),
         [0x2002, high, low, ..] => (high, low),
         _ => return address,
@@ -96,16 +101,19 @@ fn place_of_ipv6(address: Ipv6Addr) -> Place {
 /// Whom a request is made for, which says where it may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reach {
-    /// For the user, to the registry that was named.
+    /// For the operator, or for a client, to a registry that the operator named.
     Named,
+    /// For a client, to a registry that he alone named.
+    NamedByClient,
     /// For a registry at this place, to where it points.
     PointedFrom(Place),
 }
 
 impl Reach {
     /// Every reach there is: each has a client of its own, with its own resolver and connections.
-    pub(super) const ALL: [Reach; 6] = [
+    pub(super) const ALL: [Reach; 7] = [
         Reach::Named,
+        Reach::NamedByClient,
         Reach::PointedFrom(Place::Public),
         Reach::PointedFrom(Place::Private),
         Reach::PointedFrom(Place::Loopback),
@@ -117,6 +125,7 @@ impl Reach {
         match (place, self) {
             (Place::Metadata, _) => false,
             (Place::Public, _) | (_, Reach::Named) => true,
+            (_, Reach::NamedByClient) => false,
             (Place::Private, Reach::PointedFrom(from)) => from != Place::Public,
             (Place::Loopback | Place::LinkLocal, Reach::PointedFrom(from)) => from == place,
         }
@@ -183,6 +192,7 @@ mod tests {
             ("::", Place::Loopback),
             ("::ffff:127.0.0.1", Place::Loopback),
             ("::127.0.0.1", Place::Loopback),
+            ("::ffff:0:127.0.0.1", Place::Loopback),
             ("64:ff9b::7f00:1", Place::Loopback),
             ("2002:7f00:1::", Place::Loopback),
             ("169.254.169.254", Place::Metadata),
@@ -219,5 +229,13 @@ mod tests {
         assert!(!from(Place::Private).allows(Place::Loopback));
         assert!(!from(Place::Loopback).allows(Place::LinkLocal));
         assert!(Reach::ALL.iter().all(|reach| !reach.allows(Place::Metadata)));
+    }
+
+    #[test]
+    fn what_a_client_names_is_on_the_internet() {
+        for place in [Place::Private, Place::Loopback, Place::LinkLocal, Place::Metadata] {
+            assert!(!Reach::NamedByClient.allows(place), "{place:?}");
+        }
+        assert!(Reach::NamedByClient.allows(Place::Public));
     }
 }

@@ -3,6 +3,7 @@
 
 use oci_spec::image::Digest;
 use protocol::limits::MANIFEST_BYTES_MAX;
+use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 
 use super::auth::{Auth, Purpose};
@@ -119,16 +120,31 @@ impl<'a> Session<'a> {
         download.take(answer.response).await
     }
 
+    /// Says whether the registry asks for a login at all; one that is wrong is an error. Asks once: a person waits.
+    pub(super) async fn takes_login(&self) -> Result<bool, Failure> {
+        let question = Question { path: "v2/".to_owned(), what: "registry API", header: None };
+        let answer = self.ask_as(&question, None).await?;
+        let asks = answer.response.status() == StatusCode::UNAUTHORIZED;
+        if asks {
+            self.ask_with_login(&question, &answer).await?;
+        }
+        Ok(asks)
+    }
+
     /// Asks once, and once more with a login if that is what the registry wants.
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
         let authorization = self.auth.kept(&self.purpose);
         let answer = self.ask_as(question, authorization).await?;
-        if answer.response.status() != reqwest::StatusCode::UNAUTHORIZED {
+        if answer.response.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let authorization = self.auth.answer(self.transport, &self.purpose, &answer).await?;
+        self.ask_with_login(question, &answer).await
+    }
+
+    async fn ask_with_login(&self, question: &Question<'_>, answer: &Answer) -> Result<Answer, Failure> {
+        let authorization = self.auth.answer(self.transport, &self.purpose, answer).await?;
         let answer = self.ask_as(question, Some(authorization)).await?;
-        if answer.response.status() == reqwest::StatusCode::UNAUTHORIZED {
+        if answer.response.status() == StatusCode::UNAUTHORIZED {
             return Err(self.auth.rejected(&self.purpose).into());
         }
         Ok(answer)
@@ -139,12 +155,12 @@ impl<'a> Session<'a> {
         question: &Question<'_>,
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let server = self.transport.server(&self.purpose.registry).await?;
+        let (server, reach) = self.transport.server(&self.purpose.registry).await?;
         let url = server.join(&question.path).expect("checked names and digests are a path");
         let mut headers = HeaderMap::new();
         headers.extend(question.header.clone());
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
-        self.transport.get(url, headers).await?.check(question.what)
+        self.transport.get(url, reach, headers).await?.check(question.what)
     }
 }
 

@@ -76,42 +76,44 @@ impl Transport {
         Ok(Transport { config, clients, spoken: Mutex::default() })
     }
 
-    /// Returns the address of a registry's API, with the scheme that is spoken there.
-    pub(super) async fn server(&self, registry: &str) -> Result<Url, Failure> {
+    /// Returns the address of a registry's API, with the scheme that is spoken there, and from where it is asked.
+    pub(super) async fn server(&self, registry: &str) -> Result<(Url, Reach), Failure> {
         let https = server_of(registry, "https")?;
+        let reach = self.config.reach(registry, &https);
         match self.config.scheme(&https) {
-            Scheme::Https => Ok(https),
-            Scheme::Http => Ok(server_of(registry, "http")?),
+            Scheme::Https => Ok((https, reach)),
+            Scheme::Http => Ok((server_of(registry, "http")?, reach)),
             Scheme::Either => {
                 let known = self.spoken.lock().unwrap_or_else(PoisonError::into_inner).get(registry).copied();
                 let scheme = match known {
                     Some(scheme) => scheme,
-                    None => self.ask_scheme(&https).await?,
+                    None => self.ask_scheme(&https, reach).await?,
                 };
                 let mut spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
                 if spoken.len() >= TOKENS_MAX {
                     spoken.clear();
                 }
                 spoken.insert(registry.to_owned(), scheme);
-                Ok(server_of(registry, scheme)?)
+                Ok((server_of(registry, scheme)?, reach))
             }
         }
     }
 
     /// Finds out whether a loopback registry speaks TLS; a certificate that is wrong is an error, not a no.
-    async fn ask_scheme(&self, https: &Url) -> Result<&'static str, Failure> {
-        let request = self.clients[&Reach::Named].get(https.clone()).send();
+    async fn ask_scheme(&self, https: &Url, reach: Reach) -> Result<&'static str, Failure> {
+        self.check_written_out(https, reach)?;
+        let request = self.clients[&reach].get(https.clone()).send();
         match timeout(self.config.world.answer_wait, request).await {
             Ok(Ok(_)) => Ok("https"),
             Ok(Err(error)) if is_not_tls(&error) => Ok("http"),
-            Ok(Err(error)) => Err(failed(&authority(https), &error)),
+            Ok(Err(error)) => Err(unanswered(https, reach, &error)),
             Err(_) => Err(no_answer(https)),
         }
     }
 
     /// Gets what is at an address of a registry, or where it redirects to; `headers` may authorize, there alone.
-    pub(super) async fn get(&self, url: Url, headers: HeaderMap) -> Result<Answer, Failure> {
-        let mut hop = Hop { url, reach: Reach::Named, headers, form: None };
+    pub(super) async fn get(&self, url: Url, reach: Reach, headers: HeaderMap) -> Result<Answer, Failure> {
+        let mut hop = Hop { url, reach, headers, form: None };
         let (registry, mut place) = (hop.url.origin(), None);
         for _ in 0..=REDIRECTS_MAX {
             let (response, address) = self.send(&hop).await?;
@@ -128,14 +130,7 @@ impl Transport {
 
     /// Sends one request; returns the answer and the address that it came from.
     pub(super) async fn send(&self, hop: &Hop) -> Result<(Response, IpAddr), Failure> {
-        let world = &self.config.world;
-        let literal: Option<IpAddr> = match hop.url.host() {
-            Some(Host::Ipv4(address)) => Some(address.into()),
-            Some(Host::Ipv6(address)) => Some(address.into()),
-            Some(Host::Domain(_)) | None => None,
-        };
-        // The resolver is not asked for those.
-        hop.reach.check(literal.as_slice(), world).map_err(|forbidden| nearer(&hop.url, forbidden))?;
+        self.check_written_out(&hop.url, hop.reach)?;
         let client = &self.clients[&hop.reach];
         let request = match &hop.form {
             Some(form) => client
@@ -145,19 +140,24 @@ impl Transport {
             None => client.get(hop.url.clone()),
         };
         let request = request.headers(hop.headers.clone()).header(ACCEPT_ENCODING, "identity");
-        let response = match timeout(world.answer_wait, request.send()).await {
+        let response = match timeout(self.config.world.answer_wait, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                return Err(match Forbidden::among(causes(&error)) {
-                    Some(forbidden) => nearer(&hop.url, forbidden).into(),
-                    None => failed(&authority(&hop.url), &error),
-                });
-            }
+            Ok(Err(error)) => return Err(unanswered(&hop.url, hop.reach, &error)),
             Err(_) => return Err(no_answer(&hop.url)),
         };
         let address = response.remote_addr().map(|address| address.ip());
         let address = address.expect("a connection over TCP has an address at its other end");
         Ok((response, address))
+    }
+
+    /// Judges an address that is written out; names are judged by the resolver, which is not asked for those.
+    fn check_written_out(&self, url: &Url, reach: Reach) -> Result<(), RegistryError> {
+        let address: IpAddr = match url.host() {
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+            Some(Host::Domain(_)) | None => return Ok(()),
+        };
+        reach.check(&[address], &self.config.world).map_err(|forbidden| forbidden_at(url, reach, forbidden))
     }
 
     /// Returns the request that a redirect asks for, if it may be sent.
@@ -281,16 +281,30 @@ pub(super) fn refused(act: &'static str, from: &Url, wrong: String, allowed: Str
     RegistryError::Refused { act, host: authority(from), wrong, allowed }
 }
 
-fn nearer(url: &Url, forbidden: Forbidden) -> RegistryError {
+/// Makes an error of a request that brought no answer.
+fn unanswered(url: &Url, reach: Reach, error: &reqwest::Error) -> Failure {
+    match Forbidden::among(causes(error)) {
+        Some(forbidden) => forbidden_at(url, reach, forbidden).into(),
+        None => failed(&authority(url), error),
+    }
+}
+
+fn forbidden_at(url: &Url, reach: Reach, forbidden: Forbidden) -> RegistryError {
     let host = authority(url);
-    let wrong = forbidden.to_string();
-    let allowed = match forbidden.place {
-        Place::Metadata => "nothing is ever asked there".to_owned(),
-        _ => format!(
+    let allowed = match (forbidden.place, reach) {
+        (Place::Metadata, _) => "nothing is ever asked there".to_owned(),
+        (_, Reach::NamedByClient) => {
+            format!("if it is meant, the operator starts the server with --trusted-registry {host}")
+        }
+        (_, Reach::Named | Reach::PointedFrom(_)) => format!(
             "a registry may point only at what is no nearer to this machine than itself; if {host} is meant, the \
-             operator adds it to the trusted hosts"
+             operator names it: --trusted-registry {host}"
         ),
     };
+    if reach == Reach::NamedByClient {
+        return RegistryError::Near { host, place: forbidden.place.name(), allowed };
+    }
+    let wrong = forbidden.to_string();
     RegistryError::Refused { act: "a request to another host", host, wrong, allowed }
 }
 

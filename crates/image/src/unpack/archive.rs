@@ -75,7 +75,7 @@ impl Extensions {
 }
 
 /// The next entry of the archive, or none at its end.
-pub(super) fn next(stream: &mut Stream<'_>, budget: &mut Budget) -> Result<Option<Entry>, UnpackError> {
+pub(super) fn next(stream: &mut Stream<'_>, budget: &Budget) -> Result<Option<Entry>, UnpackError> {
     let mut extensions = Extensions::default();
     loop {
         let block = stream.block()?;
@@ -107,7 +107,7 @@ fn extend(
     fields: &Fields,
     stored: u64,
     stream: &mut Stream<'_>,
-    budget: &mut Budget,
+    budget: &Budget,
 ) -> Result<bool, Fault> {
     let kind = fields.kind();
     let (most, too_long) = match kind {

@@ -70,11 +70,7 @@ pub struct Unpacked {
 /// # Errors
 /// The first thing that is wrong with the layer, that the image's budget has no room for, or that the host refuses. What
 /// is in the directory by then is for the caller to remove.
-pub fn unpack(
-    mut tar: impl Read,
-    into: BorrowedFd<'_>,
-    budget: &mut Budget,
-) -> Result<Unpacked, UnpackError> {
+pub fn unpack(mut tar: impl Read, into: BorrowedFd<'_>, budget: &Budget) -> Result<Unpacked, UnpackError> {
     let tree = Tree::open(into).map_err(|fault| fault.of(b"."))?;
     let mut unpacker =
         Unpacker { stream: Stream::new(&mut tar), tree, budget, unpacked: Unpacked::default() };
@@ -89,7 +85,7 @@ pub fn unpack(
 struct Unpacker<'a> {
     stream: Stream<'a>,
     tree: Tree,
-    budget: &'a mut Budget,
+    budget: &'a Budget,
     unpacked: Unpacked,
 }
 

@@ -75,7 +75,7 @@ impl Tree {
     }
 
     /// Opens a directory, making it and those above it where there is none yet.
-    fn directory(&mut self, path: &[u8], budget: &mut Budget) -> Result<Rc<OwnedFd>, Fault> {
+    fn directory(&mut self, path: &[u8], budget: &Budget) -> Result<Rc<OwnedFd>, Fault> {
         if path.is_empty() {
             return Ok(self.root.clone());
         }
@@ -94,7 +94,7 @@ impl Tree {
         Ok(found)
     }
 
-    fn make_directories(&mut self, path: &[u8], budget: &mut Budget) -> Result<OwnedFd, Fault> {
+    fn make_directories(&mut self, path: &[u8], budget: &Budget) -> Result<OwnedFd, Fault> {
         let mut at = None;
         let mut end = 0;
         for part in path.split(|byte| *byte == b'/') {
@@ -125,7 +125,7 @@ impl Tree {
         &mut self,
         name: EntryName<'_>,
         meta: &Meta,
-        budget: &mut Budget,
+        budget: &Budget,
     ) -> Result<(), Fault> {
         let directory = if name.is_root() {
             self.root.clone()
@@ -149,7 +149,7 @@ impl Tree {
     }
 
     /// Makes a file that was not there; its content, owner and times are for the caller.
-    pub(super) fn make_file(&mut self, name: EntryName<'_>, budget: &mut Budget) -> Result<OwnedFd, Fault> {
+    pub(super) fn make_file(&mut self, name: EntryName<'_>, budget: &Budget) -> Result<OwnedFd, Fault> {
         let (above, last) = name.split();
         let above = self.directory(above, budget)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -162,7 +162,7 @@ impl Tree {
         name: EntryName<'_>,
         target: &[u8],
         meta: &Meta,
-        budget: &mut Budget,
+        budget: &Budget,
     ) -> Result<(), Fault> {
         let (above, last) = name.split();
         let above = self.directory(above, budget)?;
@@ -178,7 +178,7 @@ impl Tree {
         &mut self,
         name: EntryName<'_>,
         target: EntryName<'_>,
-        budget: &mut Budget,
+        budget: &Budget,
     ) -> Result<(), Fault> {
         if target.is_root() {
             return Err(Refusal::HardLink("something that is no file").into());
@@ -202,7 +202,7 @@ impl Tree {
     }
 
     /// Hides a name of the layers below, unless this layer has it.
-    pub(super) fn hide(&mut self, directory: &[u8], name: &[u8], budget: &mut Budget) -> Result<(), Fault> {
+    pub(super) fn hide(&mut self, directory: &[u8], name: &[u8], budget: &Budget) -> Result<(), Fault> {
         self.directory(directory, budget)?;
         self.keep(directory.len() + name.len())?;
         self.whiteouts.push(Whiteout { directory: directory.into(), name: name.into() });
@@ -210,14 +210,14 @@ impl Tree {
     }
 
     /// Hides all that the layers below have in a directory.
-    pub(super) fn make_opaque(&mut self, directory: &[u8], budget: &mut Budget) -> Result<(), Fault> {
+    pub(super) fn make_opaque(&mut self, directory: &[u8], budget: &Budget) -> Result<(), Fault> {
         let directory = self.directory(directory, budget)?;
         fsetxattr(&directory, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?;
         Ok(())
     }
 
     /// Does what had to wait; tells how many whiteouts were made.
-    pub(super) fn finish(&mut self, budget: &mut Budget) -> Result<u64, UnpackError> {
+    pub(super) fn finish(&mut self, budget: &Budget) -> Result<u64, UnpackError> {
         let mut made = 0;
         for Whiteout { directory, name } in std::mem::take(&mut self.whiteouts) {
             let result = self.directory(&directory, budget).and_then(|directory| {

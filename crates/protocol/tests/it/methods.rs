@@ -71,7 +71,7 @@ fn every_parameter_that_is_read_is_described() {
         "command": "c", "args": ["a"], "image": "i", "pull": "always",
         "config": {
             "image": "i", "pull": "never", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
-            "envs": ["A=b"], "workdir": "/w",
+            "envs": ["A=b"], "workdir": "/w", "pids": 32, "open_files": 512, "shm": 1, "io_weight": 1,
         },
     });
     for method in METHODS {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use jail::facts::What;
 use jail::plan::Plan;
 use jail::report::{REPORT_BYTES_MAX, Report};
 use protocol::limits::WALLS_WAIT;
@@ -24,6 +25,7 @@ use super::{Alive, Shares};
 use crate::agent::ConnectError;
 use crate::backend::{Sandbox, StartError};
 use crate::spec::{SandboxId, SandboxSpec};
+use crate::volume::NewLayers;
 
 /// Most bytes that one agent's standard error puts into the server's log.
 const AGENT_LOG_BYTES_MAX: usize = 64 * 1024;
@@ -84,19 +86,16 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
 fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> Result<Plan, StartError> {
     let mounts = spec.rootfs.mounts.len();
     let ids = share.block.ids();
+    let etc = preset_files(&spec.hostname, shares.networks.name_server(&spec.network));
     shares
         .volume
-        .create(
-            &spec.id,
-            mounts,
-            ids,
-            &preset_files(&spec.hostname, shares.networks.name_server(&spec.network)),
-        )
+        .create(&spec.id, &NewLayers { mounts, ids, etc: &etc, bytes_max: u64::from(spec.disk_mib) << 20 })
         .map_err(walls("make the writable layer"))?;
     let limits = Limits {
         memory_bytes: u64::from(spec.memory_mib) << 20,
         cpu_millis: spec.cpu_millis,
         pids: spec.pids_max,
+        io_weight: spec.io_weight,
     };
     shares.cgroups.create(&spec.id, limits).map_err(walls("make the cgroups"))?;
     let scratch = shares.volume.scratch(&spec.id);
@@ -105,9 +104,11 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         socket: scratch.with_file_name(SOCKET),
         cgroup_tasks: shares.cgroups.entry_files(&spec.id),
         program_tasks: shares.cgroups.program_entry_file(&spec.id),
+        hidden_layers: shares.volume.hidden_layers(&spec.id),
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
         ids,
+        landlock: shares.facts.failure(What::Landlock).is_none(),
     };
     plan(spec, places, secret).map_err(|error| walls("make the plan")(io::Error::other(error)))
 }

@@ -2,31 +2,42 @@
 //! The container wall: kernel namespaces, an id range of its own, overlay mounts, cgroups, seccomp.
 //!
 //! [`plan`] says what is set up (pure), `msb-jail` does it ([`launch`] runs it), [`sandbox`] watches over the result.
-//! [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
+//! [`probe`] tries what this host can do, [`isolation`] reads from outside what protects a sandbox, and [`trial`] builds
+//! one to see. [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
 //! [`crate::volume`] give each sandbox its share of the host.
 
 mod bpf;
 mod cgroup;
+mod cgroup_limit;
+mod cgroup_place;
 mod cgroup_v1;
+mod cgroup_v2;
 mod ids;
+mod isolation;
 mod launch;
 mod plan;
+mod probe;
 mod sandbox;
 mod seccomp;
+mod trial;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jail::facts::Facts;
+use protocol::isolation::{Isolation, Protection};
 use tokio::sync::{oneshot, watch};
+
+pub use self::trial::examine;
 
 use self::cgroup::Cgroups;
 use self::ids::IdBlocks;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
-use crate::network::{Networks, Protection, Wish};
+use crate::network::{Networks, Wish};
 use crate::spec::{SandboxId, SandboxSpec};
-use crate::volume::Volume;
+use crate::volume::{DiskStore, Volume};
 
 /// How often leftovers of an earlier server are tried to be removed: what was just killed takes a moment to die.
 const LEFTOVER_TRIES: u32 = 20;
@@ -54,6 +65,7 @@ pub struct OpenError {
 /// Builds sandboxes behind the container wall.
 pub struct ContainerBackend {
     shares: Arc<Shares>,
+    home: PathBuf,
 }
 
 /// What all sandboxes of one server draw from.
@@ -63,6 +75,8 @@ struct Shares {
     ids: Arc<IdBlocks>,
     volume: Volume,
     networks: Networks,
+    /// What was tried when the backend was opened.
+    facts: Facts,
     /// How many sandboxes have something on this host: running, starting or being removed.
     alive: watch::Sender<usize>,
 }
@@ -73,21 +87,38 @@ impl ContainerBackend {
     ///
     /// # Errors
     /// [`OpenError`] when this host lacks something that the wall needs.
-    pub fn open(home: &Path, programs: Programs, network: Wish) -> Result<ContainerBackend, OpenError> {
+    pub fn open(
+        home: &Path,
+        programs: Programs,
+        disk: &DiskStore,
+        network: Wish,
+    ) -> Result<ContainerBackend, OpenError> {
         let failed = |step| move |source| OpenError { step, source };
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
         let key = format!("{:x}-{:x}", status.dev(), status.ino());
+        let facts = probe::facts(&programs.jail, home);
         let shares = Shares {
+            facts,
             programs,
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
-            volume: Volume::open(home).map_err(failed("open the writable layers"))?,
+            volume: Volume::open(home, disk).map_err(failed("open the writable layers"))?,
             networks: Networks::open(&short(&key), network).map_err(failed("open the network"))?,
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
-        Ok(ContainerBackend { shares: Arc::new(shares) })
+        for Protection { name, why, mend, .. } in
+            shares.cgroups.protections().iter().filter(|limit| !limit.on)
+        {
+            tracing::warn!(limit = name.text(), why, mend, "this host does not hold a limit");
+        }
+        Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })
+    }
+
+    /// Says of each limit of a cgroup whether this host holds it.
+    pub fn limits(&self) -> &[Protection] {
+        self.shares.cgroups.protections()
     }
 }
 
@@ -114,6 +145,14 @@ impl Backend for ContainerBackend {
 
     fn network(&self) -> Protection {
         self.shares.networks.protection()
+    }
+
+    fn disk_mib_max(&self) -> Option<u32> {
+        self.shares.volume.disk_mib_max()
+    }
+
+    fn try_walls(&self) -> BoxFuture<'_, Isolation> {
+        Box::pin(trial::try_walls(self, &self.home, &self.shares.facts))
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {

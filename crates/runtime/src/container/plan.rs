@@ -4,13 +4,12 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use jail::plan::{Device, IdBlock, Overlay, Plan};
+use jail::plan::{Device, IdBlock, Overlay, Plan, Volume, WritableLayers};
 use protocol::config::AgentConfig;
-use protocol::limits::{OPEN_FILES_MAX, SHM_BYTES};
 
 use super::bpf::{TooLarge, assemble};
 use super::seccomp::table;
-use crate::spec::SandboxSpec;
+use crate::spec::{HostVolume, SandboxSpec};
 
 /// The environment inside when nobody says otherwise.
 const DEFAULT_ENVIRONMENT: [(&str, &str); 3] = [
@@ -33,17 +32,25 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// What tells about the host or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
-const MASKED: [&str; 20] = [
+/// What tells about the host (its disks, boot parameters, locks, the timing of its interrupts) or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
+pub(super) const MASKED: [&str; 28] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
+    "/proc/diskstats",
+    "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/kcore",
+    "/proc/key-users",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/locks",
+    "/proc/mdstat",
     "/proc/modules",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/firmware",
@@ -57,11 +64,12 @@ const MASKED: [&str; 20] = [
     "/sys/devices/virtual/thermal",
 ];
 /// Switches of the kernel.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(super) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The capabilities that stay, by number (`capabilities(7)`): what package managers and servers need inside, none of
 /// which reaches beyond the user namespace.
-const CAPABILITIES: [(u32, &str); 8] = [
+pub(super) const CAPABILITIES: [(u32, &str); 8] = [
     (0, "chown"),
     (1, "dac_override"),
     (3, "fowner"),
@@ -83,12 +91,16 @@ pub(crate) struct Places {
     pub(crate) cgroup_tasks: Vec<PathBuf>,
     /// The entry file of the cgroup for programs alone.
     pub(crate) program_tasks: PathBuf,
+    /// How the jail gets at those, where not everybody can.
+    pub(crate) hidden_layers: Option<WritableLayers>,
     /// For each mount of the rootfs, the directories that take the writes: upper and work.
     pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
     /// An empty directory.
     pub(crate) scratch: PathBuf,
     /// Its ids.
     pub(crate) ids: IdBlock,
+    /// Whether this host has landlock.
+    pub(crate) landlock: bool,
 }
 
 /// Makes the plan.
@@ -116,20 +128,28 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         ids: places.ids,
         cgroup_tasks: places.cgroup_tasks,
         program_tasks: places.program_tasks,
+        writable: places.hidden_layers,
         overlays: overlays.collect(),
+        volumes: spec.volumes.iter().map(volume).collect(),
         scratch: places.scratch,
         devices: DEVICES
             .iter()
             .map(|&(name, major, minor)| Device { name: name.to_owned(), major, minor })
             .collect(),
         device_links: DEVICE_LINKS.iter().map(|&(name, to)| (name.to_owned(), to.to_owned())).collect(),
-        shm_bytes: SHM_BYTES,
+        shm_bytes: u64::from(spec.shm_mib) << 20,
         masked: MASKED.iter().map(|&path| path.to_owned()).collect(),
         read_only: READ_ONLY.iter().map(|&path| path.to_owned()).collect(),
         capabilities: CAPABILITIES.iter().map(|&(number, _)| number).collect(),
-        open_files_max: OPEN_FILES_MAX,
+        open_files_max: u64::from(spec.open_files_max),
+        landlock: places.landlock,
         seccomp: assemble(&table())?,
     })
+}
+
+fn volume(wanted: &HostVolume) -> Volume {
+    let HostVolume { root, beneath, at, writable } = wanted.clone();
+    Volume { root, beneath, at, writable }
 }
 
 /// The default environment with the spec's own over it.
@@ -177,7 +197,12 @@ mod tests {
             rootfs: Rootfs { mounts: vec![RootfsMount { at: "/".into(), lowers: vec!["/image".into()] }] },
             memory_mib: 512,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![("PATH".into(), "/mine".into()), ("A".into(), "b".into())],
             workdir: None,
             user: None,
@@ -193,9 +218,11 @@ mod tests {
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],
             program_tasks: "/cpu/tasks".into(),
+            hidden_layers: None,
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },
+            landlock: true,
         };
         plan(&spec(), places, "secret").unwrap()
     }
@@ -234,6 +261,7 @@ mod tests {
     fn a_plan_survives_the_way_to_the_jail() {
         let text = serde_json::to_vec(&made()).unwrap();
         assert_eq!(serde_json::from_slice::<Plan>(&text).unwrap(), made());
+        assert_eq!((made().shm_bytes, made().open_files_max), (64 << 20, 1024));
         assert!(text.len() < jail::plan::PLAN_BYTES_MAX / 10);
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use protocol::isolation::{Isolation, Protection, ProtectionName};
 use protocol::limits::{GREETING_WAIT, STOP_WAIT};
 use protocol::network::Network;
 use rustix::fs::{Mode, OFlags, open};
@@ -16,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::Shares;
+use super::isolation::{self, Seen};
 use super::launch::{SOCKET, Share, blocking, walls};
 use crate::agent::{ConnectError, Connection};
 use crate::backend::{BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
@@ -100,6 +102,14 @@ impl ContainerSandbox {
         Ok(())
     }
 
+    /// Reads what the kernel says of the first process. A pid alone could be another process by the time it is read, so
+    /// the process must still be there afterwards.
+    fn seen(&self) -> io::Result<Seen> {
+        let seen = Seen::read(pid_of(&self.process)?)?;
+        pid_of(&self.process)?;
+        Ok(seen)
+    }
+
     async fn open_connection(&self) -> Result<Connection, ConnectError> {
         let path = format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd());
         let stream = UnixStream::connect(path).await?;
@@ -158,10 +168,34 @@ impl Sandbox for ContainerSandbox {
         Ok(NetworkUse { denied, ports: wires.ports.published() })
     }
 
+    fn isolation(&self) -> Isolation {
+        let mut said = isolation::of_the_jail(&self.shares.facts);
+        said.extend_from_slice(self.shares.cgroups.protections());
+        said.extend(self.shares.volume.protections());
+        match self.seen() {
+            Ok(seen) => {
+                let connected = self.wires.lock().unwrap_or_else(PoisonError::into_inner).attached.is_some();
+                said.extend(seen.protections(&self.shares.networks.protection(), connected));
+            }
+            Err(error) => {
+                let why = format!("it cannot be read from the sandbox: {error}");
+                said = ProtectionName::ALL.iter().map(|name| Protection::off(*name, why.clone())).collect();
+            }
+        }
+        Isolation::gather(isolation::KIND, said)
+    }
+
     fn disk_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {
         let (shares, id) = (Arc::clone(&self.shares), self.id.clone());
         Box::pin(async move { blocking(move || shares.volume.measure(&id)).await? })
     }
+}
+
+/// Returns the pid of a process that is held by a descriptor (`pidfd_open(2)`), unless it was reaped.
+fn pid_of(process: &OwnedFd) -> io::Result<i32> {
+    let text = fs_err::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has ended"))
 }
 
 /// Waits for the end of a sandbox, whoever caused it, and removes what it had.

@@ -4,9 +4,13 @@
 //! x86_64 only. Numbers in the table's range that it does not list get `EPERM`; numbers beyond it, other architectures
 //! and the few listed as unknown get `ENOSYS`, on which libraries fall back to older calls.
 
+mod allowed;
+
 use std::collections::BTreeMap;
 
 use nix::libc;
+
+use self::allowed::ALLOWED;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub(crate) enum Verdict {
     Refuse,
     /// `ENOSYS`, as if the kernel did not have it.
     Unknown,
+    /// Nothing is done, and the caller is told that it was.
+    Pretend,
 }
 
 /// The place of an argument, from 0.
@@ -42,369 +48,91 @@ pub(crate) enum Rule {
         /// The values.
         allowed: Vec<u32>,
     },
-    /// With every value but these.
-    NoneOf {
+    /// Only with one of these values in some of the bits.
+    Masked {
         /// Where the value is.
         argument: Argument,
+        /// The bits that are looked at.
+        mask: u32,
         /// The values.
-        forbidden: Vec<u32>,
+        allowed: Vec<u32>,
     },
-    /// `socket(2)`: these families, and the netlink family with protocol 0 (routing) alone.
+    /// `ioctl(2)`: not these commands, nor any of these types of command (the second byte).
+    Command {
+        /// The commands.
+        forbidden: Vec<u32>,
+        /// The types, in their place.
+        forbidden_types: Vec<u32>,
+    },
+    /// `socket(2)`: unix sockets; internet sockets of these types and protocols; netlink with protocol 0 (routing) alone.
     Socket {
-        /// The families.
-        families: Vec<u32>,
-        /// The number of the netlink family.
-        netlink: u32,
+        /// What is asked of an internet socket, beside its family.
+        types: Vec<u32>,
+        /// Its protocols.
+        protocols: Vec<u32>,
+    },
+    /// `setrlimit(2)` and `prlimit64(2)`: a change of one limit is not done, and said to be.
+    KeptLimit {
+        /// Where the number of the limit is.
+        argument: Argument,
+        /// The limit.
+        limit: u32,
+        /// The place of the new value, which is there if this is a change, and of the old one, for which nothing could
+        /// be told; always a change where nothing is said.
+        new_and_old: Option<(Argument, Argument)>,
     },
 }
+
+/// `AF_UNIX`, `AF_INET`, `AF_INET6` and `AF_NETLINK`, as a filter sees them.
+pub(crate) const FAMILIES: [u32; 4] = [
+    libc::AF_UNIX.cast_unsigned(),
+    libc::AF_INET.cast_unsigned(),
+    libc::AF_INET6.cast_unsigned(),
+    libc::AF_NETLINK.cast_unsigned(),
+];
+/// The bits of a socket's type that are the type; the others are flags (`socket(2)`).
+pub(crate) const SOCKET_TYPE_MASK: u32 = 0xf;
+/// The bits of an ioctl command that are its type (`ioctl(2)`).
+pub(crate) const COMMAND_TYPE_MASK: u32 = 0xff00;
 
 #[cfg(test)]
 impl Rule {
     /// Decides one call, in plain words: the test compares the program with this.
-    pub(crate) fn verdict(&self, arguments: [u32; 6]) -> Verdict {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of an argument is meant")]
+    pub(crate) fn verdict(&self, arguments: [u64; 6]) -> Verdict {
+        let low = |argument: Argument| arguments[usize::from(argument.0)] as u32;
         let refuse_unless = |holds: bool| if holds { Verdict::Allow } else { Verdict::Refuse };
         match self {
             Rule::Always(verdict) => *verdict,
-            Rule::Flags { argument, forbidden } => {
-                refuse_unless(arguments[usize::from(argument.0)] & forbidden == 0)
+            Rule::Flags { argument, forbidden } => refuse_unless(low(*argument) & forbidden == 0),
+            Rule::OneOf { argument, allowed } => refuse_unless(allowed.contains(&low(*argument))),
+            Rule::Masked { argument, mask, allowed } => {
+                refuse_unless(allowed.contains(&(low(*argument) & mask)))
             }
-            Rule::OneOf { argument, allowed } => {
-                refuse_unless(allowed.contains(&arguments[usize::from(argument.0)]))
+            Rule::Command { forbidden, forbidden_types } => {
+                let command = low(Argument(1));
+                let known = forbidden.contains(&command);
+                refuse_unless(!known && !forbidden_types.contains(&(command & COMMAND_TYPE_MASK)))
             }
-            Rule::NoneOf { argument, forbidden } => {
-                refuse_unless(!forbidden.contains(&arguments[usize::from(argument.0)]))
+            Rule::Socket { types, protocols } => {
+                let [family, kind, protocol] = [0, 1, 2].map(|place| low(Argument(place)));
+                let [unix, inet, inet6, netlink] = FAMILIES;
+                let internet = family == inet || family == inet6;
+                let usual = types.contains(&(kind & SOCKET_TYPE_MASK)) && protocols.contains(&protocol);
+                refuse_unless(family == unix || (internet && usual) || (family == netlink && protocol == 0))
             }
-            Rule::Socket { families, netlink } => refuse_unless(
-                families.contains(&arguments[0]) || (arguments[0] == *netlink && arguments[2] == 0),
-            ),
+            Rule::KeptLimit { argument, limit, .. } if low(*argument) != *limit => Verdict::Allow,
+            Rule::KeptLimit { new_and_old: None, .. } => Verdict::Pretend,
+            Rule::KeptLimit { new_and_old: Some((new, old)), .. } => {
+                match (arguments[usize::from(new.0)], arguments[usize::from(old.0)]) {
+                    (0, _) => Verdict::Allow,
+                    (_, 0) => Verdict::Pretend,
+                    _ => Verdict::Refuse,
+                }
+            }
         }
     }
 }
-
-/// Calls that are allowed whatever their arguments, by what programs need them for.
-const ALLOWED: &[(&str, &[libc::c_long])] = &[
-    (
-        "files: what can be reached is decided by mounts and ids, not here",
-        &[
-            libc::SYS_read,
-            libc::SYS_write,
-            libc::SYS_open,
-            libc::SYS_close,
-            libc::SYS_stat,
-            libc::SYS_fstat,
-            libc::SYS_lstat,
-            libc::SYS_lseek,
-            libc::SYS_pread64,
-            libc::SYS_pwrite64,
-            libc::SYS_readv,
-            libc::SYS_writev,
-            libc::SYS_access,
-            libc::SYS_dup,
-            libc::SYS_dup2,
-            libc::SYS_dup3,
-            libc::SYS_sendfile,
-            libc::SYS_fcntl,
-            libc::SYS_flock,
-            libc::SYS_fsync,
-            libc::SYS_fdatasync,
-            libc::SYS_truncate,
-            libc::SYS_ftruncate,
-            libc::SYS_getdents,
-            libc::SYS_getdents64,
-            libc::SYS_getcwd,
-            libc::SYS_chdir,
-            libc::SYS_fchdir,
-            libc::SYS_rename,
-            libc::SYS_renameat,
-            libc::SYS_renameat2,
-            libc::SYS_mkdir,
-            libc::SYS_mkdirat,
-            libc::SYS_rmdir,
-            libc::SYS_creat,
-            libc::SYS_link,
-            libc::SYS_linkat,
-            libc::SYS_unlink,
-            libc::SYS_unlinkat,
-            libc::SYS_symlink,
-            libc::SYS_symlinkat,
-            libc::SYS_readlink,
-            libc::SYS_readlinkat,
-            libc::SYS_chmod,
-            libc::SYS_fchmod,
-            libc::SYS_fchmodat,
-            libc::SYS_fchmodat2,
-            libc::SYS_chown,
-            libc::SYS_fchown,
-            libc::SYS_lchown,
-            libc::SYS_fchownat,
-            libc::SYS_umask,
-            libc::SYS_utime,
-            libc::SYS_utimes,
-            libc::SYS_utimensat,
-            libc::SYS_futimesat,
-            libc::SYS_statfs,
-            libc::SYS_fstatfs,
-            libc::SYS_sync,
-            libc::SYS_syncfs,
-            libc::SYS_readahead,
-            libc::SYS_setxattr,
-            libc::SYS_lsetxattr,
-            libc::SYS_fsetxattr,
-            libc::SYS_getxattr,
-            libc::SYS_lgetxattr,
-            libc::SYS_fgetxattr,
-            libc::SYS_listxattr,
-            libc::SYS_llistxattr,
-            libc::SYS_flistxattr,
-            libc::SYS_removexattr,
-            libc::SYS_lremovexattr,
-            libc::SYS_fremovexattr,
-            libc::SYS_openat,
-            libc::SYS_openat2,
-            libc::SYS_newfstatat,
-            libc::SYS_faccessat,
-            libc::SYS_faccessat2,
-            libc::SYS_splice,
-            libc::SYS_tee,
-            libc::SYS_sync_file_range,
-            libc::SYS_vmsplice,
-            libc::SYS_fallocate,
-            libc::SYS_preadv,
-            libc::SYS_pwritev,
-            libc::SYS_preadv2,
-            libc::SYS_pwritev2,
-            libc::SYS_copy_file_range,
-            libc::SYS_statx,
-            libc::SYS_fadvise64,
-            libc::SYS_close_range,
-            libc::SYS_memfd_create,
-            // FIFOs; devices need a capability that is not there.
-            libc::SYS_mknod,
-            libc::SYS_mknodat,
-            libc::SYS_inotify_init,
-            libc::SYS_inotify_init1,
-            libc::SYS_inotify_add_watch,
-            libc::SYS_inotify_rm_watch,
-        ],
-    ),
-    (
-        "memory of the process itself",
-        &[
-            libc::SYS_mmap,
-            libc::SYS_mprotect,
-            libc::SYS_munmap,
-            libc::SYS_brk,
-            libc::SYS_mremap,
-            libc::SYS_msync,
-            libc::SYS_mincore,
-            libc::SYS_madvise,
-            libc::SYS_mlock,
-            libc::SYS_mlock2,
-            libc::SYS_munlock,
-            libc::SYS_mlockall,
-            libc::SYS_munlockall,
-            libc::SYS_remap_file_pages,
-            libc::SYS_membarrier,
-            libc::SYS_pkey_alloc,
-            libc::SYS_pkey_free,
-            libc::SYS_pkey_mprotect,
-            libc::SYS_get_mempolicy,
-            libc::SYS_arch_prctl,
-        ],
-    ),
-    (
-        "waiting for descriptors and events",
-        &[
-            libc::SYS_poll,
-            libc::SYS_ppoll,
-            libc::SYS_select,
-            libc::SYS_pselect6,
-            libc::SYS_epoll_create,
-            libc::SYS_epoll_create1,
-            libc::SYS_epoll_ctl,
-            libc::SYS_epoll_wait,
-            libc::SYS_epoll_pwait,
-            libc::SYS_epoll_pwait2,
-            libc::SYS_eventfd,
-            libc::SYS_eventfd2,
-            libc::SYS_signalfd,
-            libc::SYS_signalfd4,
-            libc::SYS_timerfd_create,
-            libc::SYS_timerfd_settime,
-            libc::SYS_timerfd_gettime,
-            libc::SYS_pipe,
-            libc::SYS_pipe2,
-            libc::SYS_io_setup,
-            libc::SYS_io_destroy,
-            libc::SYS_io_submit,
-            libc::SYS_io_cancel,
-            libc::SYS_io_getevents,
-        ],
-    ),
-    (
-        "processes, threads and signals of the sandbox itself: it has a pid namespace of its own",
-        &[
-            libc::SYS_fork,
-            libc::SYS_vfork,
-            libc::SYS_execve,
-            libc::SYS_execveat,
-            libc::SYS_exit,
-            libc::SYS_exit_group,
-            libc::SYS_wait4,
-            libc::SYS_waitid,
-            libc::SYS_kill,
-            libc::SYS_tkill,
-            libc::SYS_tgkill,
-            libc::SYS_getpid,
-            libc::SYS_getppid,
-            libc::SYS_gettid,
-            libc::SYS_getpgrp,
-            libc::SYS_getpgid,
-            libc::SYS_setpgid,
-            libc::SYS_getsid,
-            libc::SYS_setsid,
-            libc::SYS_rt_sigaction,
-            libc::SYS_rt_sigprocmask,
-            libc::SYS_rt_sigreturn,
-            libc::SYS_rt_sigpending,
-            libc::SYS_rt_sigtimedwait,
-            libc::SYS_rt_sigqueueinfo,
-            libc::SYS_rt_tgsigqueueinfo,
-            libc::SYS_rt_sigsuspend,
-            libc::SYS_sigaltstack,
-            libc::SYS_pause,
-            libc::SYS_restart_syscall,
-            libc::SYS_futex,
-            libc::SYS_futex_waitv,
-            libc::SYS_set_robust_list,
-            libc::SYS_get_robust_list,
-            libc::SYS_set_tid_address,
-            libc::SYS_rseq,
-            libc::SYS_prctl,
-            libc::SYS_pidfd_open,
-            libc::SYS_pidfd_send_signal,
-            libc::SYS_getcpu,
-            libc::SYS_sched_yield,
-            libc::SYS_sched_getaffinity,
-            libc::SYS_sched_setaffinity,
-            libc::SYS_sched_getparam,
-            libc::SYS_sched_setparam,
-            libc::SYS_sched_getscheduler,
-            libc::SYS_sched_setscheduler,
-            libc::SYS_sched_get_priority_max,
-            libc::SYS_sched_get_priority_min,
-            libc::SYS_sched_rr_get_interval,
-            libc::SYS_sched_getattr,
-            libc::SYS_sched_setattr,
-            libc::SYS_getpriority,
-            libc::SYS_setpriority,
-            libc::SYS_ioprio_get,
-            libc::SYS_ioprio_set,
-            libc::SYS_getrlimit,
-            libc::SYS_setrlimit,
-            libc::SYS_prlimit64,
-            libc::SYS_getrusage,
-            libc::SYS_times,
-            libc::SYS_capget,
-            libc::SYS_capset,
-        ],
-    ),
-    (
-        "ids inside the sandbox's own range",
-        &[
-            libc::SYS_getuid,
-            libc::SYS_getgid,
-            libc::SYS_geteuid,
-            libc::SYS_getegid,
-            libc::SYS_setuid,
-            libc::SYS_setgid,
-            libc::SYS_setreuid,
-            libc::SYS_setregid,
-            libc::SYS_getgroups,
-            libc::SYS_setgroups,
-            libc::SYS_setresuid,
-            libc::SYS_getresuid,
-            libc::SYS_setresgid,
-            libc::SYS_getresgid,
-            libc::SYS_setfsuid,
-            libc::SYS_setfsgid,
-        ],
-    ),
-    (
-        "sockets once they are made: which can be made is decided below, whom they reach by the network namespace",
-        &[
-            libc::SYS_socketpair,
-            libc::SYS_connect,
-            libc::SYS_accept,
-            libc::SYS_accept4,
-            libc::SYS_bind,
-            libc::SYS_listen,
-            libc::SYS_sendto,
-            libc::SYS_recvfrom,
-            libc::SYS_sendmsg,
-            libc::SYS_recvmsg,
-            libc::SYS_sendmmsg,
-            libc::SYS_recvmmsg,
-            libc::SYS_shutdown,
-            libc::SYS_getsockname,
-            libc::SYS_getpeername,
-            libc::SYS_setsockopt,
-            libc::SYS_getsockopt,
-        ],
-    ),
-    (
-        "System V and POSIX IPC: the sandbox has an ipc namespace of its own",
-        &[
-            libc::SYS_shmget,
-            libc::SYS_shmat,
-            libc::SYS_shmctl,
-            libc::SYS_shmdt,
-            libc::SYS_semget,
-            libc::SYS_semop,
-            libc::SYS_semctl,
-            libc::SYS_semtimedop,
-            libc::SYS_msgget,
-            libc::SYS_msgsnd,
-            libc::SYS_msgrcv,
-            libc::SYS_msgctl,
-            libc::SYS_mq_open,
-            libc::SYS_mq_unlink,
-            libc::SYS_mq_timedsend,
-            libc::SYS_mq_timedreceive,
-            libc::SYS_mq_notify,
-            libc::SYS_mq_getsetattr,
-        ],
-    ),
-    (
-        "reading clocks, sleeping and timers; setting a clock is not here",
-        &[
-            libc::SYS_time,
-            libc::SYS_gettimeofday,
-            libc::SYS_clock_gettime,
-            libc::SYS_clock_getres,
-            libc::SYS_clock_nanosleep,
-            libc::SYS_nanosleep,
-            libc::SYS_alarm,
-            libc::SYS_getitimer,
-            libc::SYS_setitimer,
-            libc::SYS_timer_create,
-            libc::SYS_timer_settime,
-            libc::SYS_timer_gettime,
-            libc::SYS_timer_getoverrun,
-            libc::SYS_timer_delete,
-        ],
-    ),
-    ("facts about the system and random numbers", &[libc::SYS_uname, libc::SYS_sysinfo, libc::SYS_getrandom]),
-    (
-        "giving up more rights",
-        &[
-            libc::SYS_seccomp,
-            libc::SYS_landlock_create_ruleset,
-            libc::SYS_landlock_add_rule,
-            libc::SYS_landlock_restrict_self,
-        ],
-    ),
-];
 
 /// Flags of `clone(2)` and `unshare(2)` that make kernel namespaces: a new user namespace would give capabilities
 /// back, and with them most of the kernel's attack surface.
@@ -436,13 +164,37 @@ pub(crate) fn table() -> BTreeMap<u32, Rule> {
     put(libc::SYS_unshare, Rule::Flags { argument: Argument(0), forbidden: namespaces | NEW_TIME });
     // Its flags are behind a pointer that a filter cannot follow; libraries fall back to clone.
     put(libc::SYS_clone3, Rule::Always(Verdict::Unknown));
-    // Unix and internet sockets, and netlink for the routing tables that getaddrinfo and getifaddrs read. No packet,
-    // vsock, kernel crypto or other families: each is attack surface of its own.
-    let family = |number: i32| number.cast_unsigned();
-    let families = vec![family(libc::AF_UNIX), family(libc::AF_INET), family(libc::AF_INET6)];
-    put(libc::SYS_socket, Rule::Socket { families, netlink: family(libc::AF_NETLINK) });
-    // Pushing input into a terminal, also through the console's paste buffer.
-    put(libc::SYS_ioctl, Rule::NoneOf { argument: Argument(1), forbidden: vec![0x5412, 0x541c] });
+    // Unix sockets; internet sockets that carry TCP, UDP and echo requests; netlink for the routing tables that
+    // getaddrinfo and getifaddrs read. No raw, packet, vsock or kernel crypto sockets and no rare protocols: each is
+    // attack surface of its own, and some load a module of the kernel when they are asked for.
+    let number = |number: i32| number.cast_unsigned();
+    let types = vec![number(libc::SOCK_STREAM), number(libc::SOCK_DGRAM)];
+    let protocols = [libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP];
+    let protocols = protocols.into_iter().chain([libc::IPPROTO_ICMPV6]).map(number).collect();
+    put(libc::SYS_socket, Rule::Socket { types, protocols });
+    // Other families have pairs too, or load a module to find out that they have none.
+    put(libc::SYS_socketpair, Rule::OneOf { argument: Argument(0), allowed: vec![number(libc::AF_UNIX)] });
+    // Pushing input into a terminal, also through the console's paste buffer. And whole types: block devices, consoles,
+    // loop devices, virtual machines, and the kernel namespaces' own; nothing inside is one of these.
+    put(
+        libc::SYS_ioctl,
+        Rule::Command {
+            forbidden: vec![0x5412, 0x541c],
+            forbidden_types: vec![0x1200, 0x4b00, 0x4c00, 0x5600, 0xae00, 0xb700],
+        },
+    );
+    // Files, FIFOs and sockets. Devices need a capability that is not there, too, but for the one that marks a file as
+    // deleted in a layer.
+    let kinds = vec![0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK];
+    for (call, argument) in [(libc::SYS_mknod, Argument(1)), (libc::SYS_mknodat, Argument(2))] {
+        put(call, Rule::Masked { argument, mask: libc::S_IFMT, allowed: kinds.clone() });
+    }
+    // The limit on core dumps stays at the one value that means "none". Lowering it to 0 would start a program of the
+    // host that takes dumps, and programs that do so for safety take a refusal for a failure.
+    let limit = libc::RLIMIT_CORE;
+    put(libc::SYS_setrlimit, Rule::KeptLimit { argument: Argument(0), limit, new_and_old: None });
+    let new_and_old = Some((Argument(2), Argument(3)));
+    put(libc::SYS_prlimit64, Rule::KeptLimit { argument: Argument(1), limit, new_and_old });
     // The usual personalities; not the ones that switch protections of memory off. 0xffffffff only asks.
     put(libc::SYS_personality, Rule::OneOf { argument: Argument(0), allowed: vec![0, 8, u32::MAX] });
     // So that the numbers up to here are refused, not unknown.
@@ -503,9 +255,9 @@ mod tests {
     fn new_user_namespaces_are_refused_and_threads_are_not() {
         let rules = table();
         let clone = &rules[&u32::try_from(libc::SYS_clone).unwrap()];
-        let thread = (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND).cast_unsigned();
+        let thread = u64::from((libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND).cast_unsigned());
         assert_eq!(clone.verdict([thread, 0, 0, 0, 0, 0]), Verdict::Allow);
-        let user = libc::CLONE_NEWUSER.cast_unsigned();
+        let user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
         assert_eq!(clone.verdict([user | thread, 0, 0, 0, 0, 0]), Verdict::Refuse);
     }
 
@@ -513,13 +265,67 @@ mod tests {
     fn raw_packet_and_exotic_sockets_are_refused() {
         let rules = table();
         let socket = &rules[&u32::try_from(libc::SYS_socket).unwrap()];
-        let make =
-            |family: i32, protocol: u32| socket.verdict([family.cast_unsigned(), 1, protocol, 0, 0, 0]);
-        assert_eq!(make(libc::AF_INET6, 6), Verdict::Allow);
-        assert_eq!(make(libc::AF_NETLINK, 0), Verdict::Allow);
-        assert_eq!(make(libc::AF_NETLINK, 15), Verdict::Refuse);
-        for family in [libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG, libc::AF_XDP, libc::AF_BLUETOOTH] {
-            assert_eq!(make(family, 0), Verdict::Refuse, "family {family}");
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let make = |family: i32, kind: i32, protocol: i32| {
+            let [family, kind, protocol] =
+                [family, kind | flags, protocol].map(|n| u64::from(n.cast_unsigned()));
+            socket.verdict([family, kind, protocol, 0, 0, 0])
+        };
+        let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+        for (family, kind, protocol) in [
+            (libc::AF_INET6, stream, libc::IPPROTO_TCP),
+            (libc::AF_INET, stream, 0),
+            (libc::AF_INET, datagram, libc::IPPROTO_ICMP),
+            (libc::AF_UNIX, libc::SOCK_SEQPACKET, 0),
+            (libc::AF_NETLINK, libc::SOCK_RAW, 0),
+        ] {
+            assert_eq!(make(family, kind, protocol), Verdict::Allow, "{family} {kind} {protocol}");
         }
+        for (family, kind, protocol) in [
+            (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_KOBJECT_UEVENT),
+            (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+            (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_TCP),
+            (libc::AF_INET, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP),
+            (libc::AF_INET, stream, libc::IPPROTO_SCTP),
+            (libc::AF_INET6, stream, libc::IPPROTO_MPTCP),
+            (libc::AF_INET, 10, 3), // the old packet sockets
+        ] {
+            assert_eq!(make(family, kind, protocol), Verdict::Refuse, "{family} {kind} {protocol}");
+        }
+        for family in [libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG, libc::AF_XDP, libc::AF_BLUETOOTH] {
+            assert_eq!(make(family, datagram, 0), Verdict::Refuse, "family {family}");
+        }
+        let pair = &rules[&u32::try_from(libc::SYS_socketpair).unwrap()];
+        assert_eq!(pair.verdict([1, 1, 0, 0, 0, 0]), Verdict::Allow);
+        assert_eq!(pair.verdict([30, 1, 0, 0, 0, 0]), Verdict::Refuse, "TIPC has pairs");
+    }
+
+    #[test]
+    fn devices_cannot_be_made_or_commanded() {
+        let rules = table();
+        let rule = |number: libc::c_long| &rules[&u32::try_from(number).unwrap()];
+        let make = |mode: u32| rule(libc::SYS_mknodat).verdict([0, 0, u64::from(mode), 0, 0, 0]);
+        assert_eq!([0o644, 0o100_644, 0o10_644].map(make), [Verdict::Allow; 3]);
+        assert_eq!([0o20_666, 0o60_666, 0o40_755].map(make), [Verdict::Refuse; 3]);
+        let command = |command: u64| rule(libc::SYS_ioctl).verdict([0, command, 0, 0, 0, 0]);
+        // Window size, terminal settings, bytes that can be read, close on exec.
+        assert_eq!([0x5413, 0x5401, 0x541b, 0x5451].map(command), [Verdict::Allow; 4]);
+        // Pushing input and pasting, KVM_CREATE_VM, LOOP_SET_FD, BLKROSET, NS_GET_USERNS, and with a high half.
+        let refused = [0x5412, 0x541c, 0xae01, 0x4c00, 0x125d, 0xb701, 0xffff_ffff_0000_5412];
+        assert_eq!(refused.map(command), [Verdict::Refuse; 7]);
+    }
+
+    #[test]
+    fn the_limit_on_core_dumps_stays_and_other_limits_can_change() {
+        let rules = table();
+        let rule = |number: libc::c_long| &rules[&u32::try_from(number).unwrap()];
+        let set = |limit: u64| rule(libc::SYS_setrlimit).verdict([limit, 1 << 40, 0, 0, 0, 0]);
+        assert_eq!((set(7), set(4)), (Verdict::Allow, Verdict::Pretend));
+        let change =
+            |limit: u64, new: u64, old: u64| rule(libc::SYS_prlimit64).verdict([0, limit, new, old, 0, 0]);
+        assert_eq!(change(7, 1 << 40, 1 << 40), Verdict::Allow);
+        assert_eq!(change(4, 0, 1 << 40), Verdict::Allow, "it can be asked");
+        assert_eq!(change(4, 1 << 40, 0), Verdict::Pretend);
+        assert_eq!(change(4, 1 << 40, 1 << 40), Verdict::Refuse, "nobody fills the old value in");
     }
 }

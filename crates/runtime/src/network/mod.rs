@@ -32,27 +32,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use protocol::isolation::{Protection, ProtectionName};
 use protocol::network::{Network, PublishedPort};
 
 pub(crate) use self::ports::{BoundPorts, Ports};
 pub(crate) use self::router::Attached;
+pub(crate) use self::router::INTERFACE;
 use self::router::Router;
 use self::visitor::Visitor;
 use crate::backend::StartError;
 use crate::spec::SandboxId;
-
-/// One protection, and what is known about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protection {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it is there.
-    pub on: bool,
-    /// Why it is not.
-    pub why: Option<String>,
-    /// What an operator can do about that.
-    pub mend: Option<String>,
-}
 
 /// What sandboxes of a server have of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,12 +115,10 @@ impl Networks {
 
     /// Says whether policies are enforced here, and if not, why.
     pub(crate) fn protection(&self) -> Protection {
-        let error = self.router.as_ref().err();
-        Protection {
-            name: "network_policy",
-            on: error.is_none(),
-            why: error.map(|error| error.why.clone()),
-            mend: error.map(|error| error.mend.clone()),
+        let name = ProtectionName::NetworkPolicy;
+        match &self.router {
+            Ok(_) => Protection::on(name),
+            Err(Unavailable { why, mend }) => Protection::off(name, why.clone()).mend(mend.clone()),
         }
     }
 

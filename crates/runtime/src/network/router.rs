@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::limits::{PIN_GRACE, SANDBOXES_MAX};
@@ -26,6 +26,8 @@ use crate::spec::SandboxId;
 
 /// The router as sandboxes see it: their gateway and their name server.
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// A sandbox's interface, as it sees it.
+pub(crate) const INTERFACE: &str = "eth0";
 /// The first address of sandboxes. All of this is known inside the router's namespace alone.
 const FIRST_ADDRESS: u32 = GATEWAY.to_bits() + 1;
 /// How many addresses there are: so many more than sandboxes that one is not used again for long.
@@ -61,6 +63,7 @@ pub(crate) struct Router {
     shared: Arc<Shared>,
     next_index: AtomicU32,
     tasks: Vec<AbortHandle>,
+    closed: AtomicBool,
 }
 
 /// What the router's tasks work with.
@@ -115,7 +118,15 @@ impl Router {
                 Unavailable::step("serve the router's sockets", &error)
             })?;
         let visitor = visitor.clone();
-        Ok(Router { visitor, namespace, uplink, shared, next_index: AtomicU32::new(FIRST_INDEX), tasks })
+        Ok(Router {
+            visitor,
+            namespace,
+            uplink,
+            shared,
+            next_index: AtomicU32::new(FIRST_INDEX),
+            tasks,
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Connects a sandbox, by the first process in it.
@@ -147,10 +158,18 @@ impl Router {
         Ok(attached)
     }
 
-    /// Removes what is on the host.
+    /// Removes what is on the host. Does nothing more when called again.
     pub(super) fn close(&self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-        self.uplink.close();
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.tasks.iter().for_each(AbortHandle::abort);
+            self.uplink.close();
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -274,7 +293,7 @@ fn build_inside(address: Ipv4Addr, index: u32, group: u32, router: &OwnedFd) -> 
     // Its own interface gets no IPv6 at all; the loopback interface is there already and keeps it.
     switch("ipv6/conf/default/disable_ipv6", "1")?;
     let mut socket = Socket::open(Part::Routes)?;
-    let inside = End { name: "eth0", index: INSIDE_INDEX, group: 0 };
+    let inside = End { name: INTERFACE, index: INSIDE_INDEX, group: 0 };
     let outside = End { name: &format!("sb{index}"), index, group };
     let [_, b, c, d] = address.octets();
     link::make_pair(&mut socket, inside, outside, router.as_fd(), [0x02, 0x6d, 0x73, b, c, d])?;

@@ -153,3 +153,26 @@ async fn sandboxes_start_side_by_side_with_ids_of_their_own() {
     }
     host.close().await;
 }
+
+#[tokio::test]
+async fn each_limit_of_the_host_is_held_or_has_a_reason() {
+    if missing().is_some() {
+        return;
+    }
+    let host = Host::new("limits");
+    let limits = host.backend.limits().to_vec();
+    let names: Vec<&str> = limits.iter().map(|limit| limit.name.text()).collect();
+    assert_eq!(names, ["memory_limit", "swap_limit", "cpu_limit", "pids_limit", "io_weight"]);
+    for limit in &limits {
+        assert_eq!(limit.on, limit.why.is_none(), "{limit:?}");
+    }
+    for needed in ["memory_limit", "cpu_limit", "pids_limit"] {
+        assert!(limits.iter().any(|limit| limit.name.text() == needed && limit.on), "{limits:?}");
+    }
+    // What is said is what is so: a sandbox of 64 processes has no more.
+    let sandbox = host.start().await;
+    let (_, said) = sh(&sandbox, "for n in $(seq 90); do sleep 60 & done; echo all").await;
+    assert!(!said.contains("all") && said.contains("fork"), "{said}");
+    sandbox.stop().await.unwrap();
+    host.close().await;
+}

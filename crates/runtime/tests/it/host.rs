@@ -9,7 +9,8 @@ use protocol::network::Network;
 use runtime::agent::Event;
 use runtime::container::{ContainerBackend, Programs};
 use runtime::network::Wish;
-use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec};
+use runtime::volume::DiskStore;
+use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec, StartError};
 
 /// One test's home and backend.
 pub(crate) struct Host {
@@ -41,6 +42,10 @@ fn programs() -> Programs {
 
 impl Host {
     pub(crate) fn new(name: &str) -> Host {
+        Host::with_disk(name, &DiskStore::default())
+    }
+
+    pub(crate) fn with_disk(name: &str, disk: &DiskStore) -> Host {
         let home = std::env::temp_dir().join(format!("wall-{name}-{}", std::process::id()));
         fs_err::create_dir_all(home.join("root")).unwrap();
         for directory in ["usr", "proc", "sys", "dev", "tmp", "etc", "root"] {
@@ -48,11 +53,11 @@ impl Host {
         }
         for link in ["bin", "sbin", "lib", "lib64"] {
             let at = home.join("root").join(link);
-            if !at.exists() {
+            if at.symlink_metadata().is_err() {
                 fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
             }
         }
-        Host { backend: ContainerBackend::open(&home, programs(), Wish::Off).unwrap(), home }
+        Host { backend: ContainerBackend::open(&home, programs(), disk, Wish::Off).unwrap(), home }
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
@@ -67,7 +72,12 @@ impl Host {
             },
             memory_mib: 128,
             cpu_millis: 1000,
+            disk_mib: 64,
+            volumes: vec![],
             pids_max: 64,
+            open_files_max: 1024,
+            io_weight: 100,
+            shm_mib: 64,
             envs: vec![],
             workdir: None,
             user: None,
@@ -78,7 +88,20 @@ impl Host {
     }
 
     pub(crate) async fn start(&self) -> Arc<dyn Sandbox> {
-        self.backend.start(self.spec()).await.unwrap()
+        self.start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(&self, change: impl FnOnce(&mut SandboxSpec)) -> Arc<dyn Sandbox> {
+        self.try_start(change).await.unwrap()
+    }
+
+    pub(crate) async fn try_start(
+        &self,
+        change: impl FnOnce(&mut SandboxSpec),
+    ) -> Result<Arc<dyn Sandbox>, StartError> {
+        let mut spec = self.spec();
+        change(&mut spec);
+        self.backend.start(spec).await
     }
 
     /// Ends everything and checks that nothing is left.
@@ -96,8 +119,10 @@ pub(crate) fn groups_of(home: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let status = fs_err::metadata(home).unwrap();
     let key = format!("{:x}-{:x}", status.dev(), status.ino());
-    let hierarchies = fs_err::read_dir("/sys/fs/cgroup").unwrap();
-    let own = hierarchies.map(|entry| entry.unwrap().path().join("microsandbox").join(&key));
+    // With version 2 it is the mount itself, with version 1 each hierarchy in it.
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs_err::read_dir(&top).unwrap().map(|entry| entry.unwrap().path());
+    let own = hierarchies.chain([top]).map(|hierarchy| hierarchy.join("microsandbox").join(&key));
     own.filter(|path| path.exists()).collect()
 }
 

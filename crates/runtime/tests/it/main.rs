@@ -9,5 +9,7 @@
 
 mod bare;
 mod container;
+mod disk;
 mod host;
 mod identity;
+mod volumes;

@@ -2,6 +2,7 @@
 //! One file for each method: it checks what the parser could not, converts, delegates, and maps errors.
 
 mod command;
+mod get;
 mod images;
 mod metrics;
 mod run;
@@ -63,6 +64,7 @@ pub(crate) async fn perform(app: &App, call: Call, room: &mut Room) -> Result<Ou
         Call::Stop(stop) => stop::stop(app, &stop.target).await.map(Outcome::Stop),
         Call::Run(run) => run::run(app, run, room).await.map(Outcome::Run),
         Call::Command(command) => command::command(app, command, room).await.map(Outcome::Command),
+        Call::Get(get) => get::get(app, get).await.map(Outcome::Get),
         Call::Metrics(metrics) => metrics::metrics(app, metrics).await.map(Outcome::Metrics),
         Call::PullImage(pull) => images::pull(app, pull).await.map(Outcome::PullImage),
         Call::ListImages(ListImages {}) => images::list(app).await.map(Outcome::ListImages),

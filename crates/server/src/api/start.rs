@@ -8,11 +8,15 @@ use image::pull::{PullError, PullPolicy};
 use image::registry::RegistryError;
 use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
-use protocol::calls::{Config, Pull, Start, Target};
+use protocol::calls::{Config, ImageSource, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
-use protocol::limits::{MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN, START_WAIT};
+use protocol::isolation::Protection;
+use protocol::limits::{
+    DISK_MIB_DEFAULT, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_DEFAULT, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN,
+    OPEN_FILES_DEFAULT, PIDS_DEFAULT, SHM_MIB_DEFAULT, START_WAIT,
+};
 use protocol::network::Network;
-use runtime::network::Protection;
+use runtime::volume::find_volumes;
 use runtime::{Rootfs, RootfsMount};
 
 use crate::app::App;
@@ -27,7 +31,7 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
         let wanted = wanted(app, &target, config, cpu_millis).await?;
         let started = app.registry().start(&target, wanted.as_ref()).await;
         let started = started.map_err(|refused| refused_start(&target, refused))?;
-        Ok((started, wanted.and_then(|wanted| wanted.from.clone())))
+        Ok((started, wanted.map(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
         Ok(Ok((started, from))) => {
@@ -47,11 +51,11 @@ async fn wanted(
     config: Config,
     cpu_millis: u32,
 ) -> Result<Option<Arc<Wanted>>, ApiError> {
-    if !config.volumes.is_empty() {
-        let text = "Invalid 'config.volumes' parameter: this server offers no volumes yet, it must be empty";
-        return Err(bad(text).remedy("leave 'volumes' out"));
-    }
     let memory_mib = memory(&config, app.host())?;
+    let shm_mib = shm(&config, memory_mib)?;
+    let disk_mib = disk(&config, app.registry().disk_mib_max())?;
+    let volumes = find_volumes(app.allowed_volumes(), &config.volumes)
+        .map_err(|error| bad(format!("Invalid 'config.volumes' parameter: {error}")))?;
     let network = network(config.network, app.registry().network())?;
     let Some(name) = config.image else {
         return Ok(None);
@@ -68,10 +72,18 @@ async fn wanted(
         rootfs: Rootfs { mounts: rootfs.mounts.into_iter().map(mount).collect() },
         prestart: language(&image),
         image: image.to_string(),
-        from: describe_source(&image, &from),
+        from: describe_source(&from),
+        image_source: source_word(&from),
+        image_reference: source_reference(&from),
         lease: Leased(lease.map(Arc::new)),
         memory_mib,
         cpu_millis,
+        pids_max: config.pids.unwrap_or(PIDS_DEFAULT),
+        open_files_max: config.open_files.unwrap_or(OPEN_FILES_DEFAULT),
+        io_weight: config.io_weight.unwrap_or(IO_WEIGHT_DEFAULT),
+        shm_mib,
+        disk_mib,
+        volumes,
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
@@ -110,6 +122,29 @@ fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
     Ok(memory_mib)
 }
 
+/// What is in `/dev/shm` is memory, so a larger one than that could not be filled.
+fn shm(config: &Config, memory_mib: u32) -> Result<u32, ApiError> {
+    let shm_mib = config.shm.unwrap_or(SHM_MIB_DEFAULT.min(memory_mib));
+    if shm_mib > memory_mib {
+        return Err(bad(format!(
+            "Invalid 'config.shm' parameter: it must be at most the sandbox's memory of {memory_mib} MiB, not {shm_mib}"
+        )));
+    }
+    Ok(shm_mib)
+}
+
+/// Returns what a sandbox may write, in MiB.
+fn disk(config: &Config, most: Option<u32>) -> Result<u32, ApiError> {
+    let most = most.unwrap_or(DISK_MIB_MAX);
+    let disk_mib = config.disk.unwrap_or(DISK_MIB_DEFAULT.min(most));
+    if !(DISK_MIB_MIN..=most).contains(&disk_mib) {
+        return Err(bad(format!(
+            "Invalid 'config.disk' parameter: it must be from {DISK_MIB_MIN} to {most} MiB on this machine, not {disk_mib}"
+        )));
+    }
+    Ok(disk_mib)
+}
+
 /// Returns the processors to give, and whether that is less than was asked for.
 fn cpus(config: &Config, host: Host) -> (u32, Option<Host>) {
     let wanted = config.wanted_cpu_millis().unwrap_or(1000);
@@ -129,7 +164,7 @@ fn language(image: &ImageName) -> Option<Language> {
 /// Without a word of it, an image's programs start in `/`; what is no image has a home.
 fn workdir_of(from: &Source) -> Option<String> {
     match from {
-        Source::Store { .. } => Some("/".to_owned()),
+        Source::Store(_) | Source::Registry(_) => Some("/".to_owned()),
         Source::Host | Source::Directory => None,
     }
 }
@@ -146,14 +181,31 @@ pub(super) fn policy(pull: Option<Pull>) -> PullPolicy {
     }
 }
 
-/// Says where one of the default images was found; of others the name says it.
-fn describe_source(image: &ImageName, from: &Source) -> Option<String> {
-    match (image, from) {
-        (ImageName::Python | ImageName::Node, Source::Host) => Some("this machine's own programs".to_owned()),
-        (ImageName::Python | ImageName::Node, Source::Store { reference, .. }) => {
-            Some(format!("{reference} of the image store"))
+/// Says where an image was found.
+fn describe_source(from: &Source) -> String {
+    match from {
+        Source::Store(stored) => format!("{} of the image store", stored.reference),
+        Source::Registry(stored) => format!("{}, pulled from the registry", stored.reference),
+        Source::Directory => "a directory of this machine".to_owned(),
+        Source::Host => "this machine's own programs".to_owned(),
+    }
+}
+
+fn source_word(from: &Source) -> ImageSource {
+    match from {
+        Source::Store(_) => ImageSource::Store,
+        Source::Registry(_) => ImageSource::Registry,
+        Source::Host => ImageSource::Host,
+        Source::Directory => ImageSource::Directory,
+    }
+}
+
+fn source_reference(from: &Source) -> Option<String> {
+    match from {
+        Source::Store(stored) | Source::Registry(stored) => {
+            Some(format!("{}@{}", stored.reference, stored.digest))
         }
-        _ => None,
+        Source::Host | Source::Directory => None,
     }
 }
 
@@ -199,6 +251,10 @@ pub(super) fn no_image(error: &ImageError, name: &str) -> ApiError {
             PullError::TooMany => {
                 ApiError::new(ErrorCode::NoCapacity, format!("Image '{name}' is not pulled now: {pull}"))
                     .remedy("try again later")
+            }
+            PullError::Registry(near @ RegistryError::Near { .. }) => {
+                let text = format!("Image '{name}' is not pulled: {near}");
+                bad(text).remedy("name an image of a registry on the internet, or ask the server's operator")
             }
             PullError::Platform { .. } => not_found(pull).remedy(GET_IMAGE),
             PullError::Registry(registry) => failed(registry),
@@ -264,6 +320,12 @@ fn refused_start(target: &Target, refused: StartRefused) -> ApiError {
         StartRefused::Failed(Failure::NoCapacity(why)) => {
             let text = format!("No capacity for sandbox '{name}': {why}");
             ApiError::new(ErrorCode::NoCapacity, text).remedy("stop a sandbox, or try again later")
+        }
+        StartRefused::Failed(Failure::TooWeak(lacking)) => {
+            let text = format!("Sandbox '{name}' could not be started: {lacking}");
+            ApiError::new(ErrorCode::Failed, text).remedy(
+                "on the server's machine, msb doctor says what mends it; a lower --min-isolation would let it start",
+            )
         }
         StartRefused::Failed(Failure::Broken { what, detail }) => {
             let text = format!("Sandbox '{name}' could not be started: {what}");

@@ -99,6 +99,7 @@ fn failure(error: &StartError) -> Failure {
         StartError::Agent(_) => {
             Failure::Broken { what: "its agent does not answer".to_owned(), detail: chain(error) }
         }
+        StartError::TooWeak(lacking) => Failure::TooWeak(lacking.clone()),
         // What the image lacks is the client's business, and names nothing of the host.
         StartError::Unfit(_) => Failure::Broken { what: error.to_string(), detail: chain(error) },
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::agent::{Channel, Reply, Request};
+use protocol::isolation::Isolation;
 use protocol::limits::{AGENT_IDLE_CONNECTIONS_MAX, SANDBOX_CALLS_MAX};
 use runtime::Sandbox;
 use runtime::agent::{CallError, ConnectError, Connection, Event};
@@ -74,6 +75,11 @@ impl Live {
 
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Says what protects the sandbox. Blocks for a moment.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.sandbox.isolation()
     }
 
     /// Carries out one request; dropping the future cancels it in the sandbox.

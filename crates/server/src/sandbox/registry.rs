@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::store::Lease;
 use protocol::agent::Language;
-use protocol::calls::Target;
-use protocol::limits::{PIDS_MAX, STOP_WAIT};
+use protocol::calls::{ImageSource, Target};
+use protocol::isolation::Protection;
+use protocol::limits::STOP_WAIT;
 use protocol::network::{Network, PublishedPort};
-use runtime::network::Protection;
-use runtime::{Backend, Rootfs, SandboxId, SandboxSpec};
+use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
@@ -37,13 +37,23 @@ pub(crate) struct Registry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) image: String,
-    /// Where it was found, where the name does not say it.
-    pub(crate) from: Option<String>,
+    /// Where it was found.
+    pub(crate) from: String,
+    /// Where it was found, in one word.
+    pub(crate) image_source: ImageSource,
+    /// Its reference and digest in the store, when it was found there.
+    pub(crate) image_reference: Option<String>,
     /// Keeps it in the store.
     pub(crate) lease: Leased,
     pub(crate) rootfs: Rootfs,
     pub(crate) memory_mib: u32,
     pub(crate) cpu_millis: u32,
+    pub(crate) pids_max: u32,
+    pub(crate) open_files_max: u32,
+    pub(crate) io_weight: u32,
+    pub(crate) shm_mib: u32,
+    pub(crate) disk_mib: u32,
+    pub(crate) volumes: Vec<HostVolume>,
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
@@ -112,6 +122,13 @@ pub(crate) enum Unusable {
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) target: Target,
+    pub(crate) live: Option<Arc<Live>>,
+}
+
+/// A sandbox that is known, whether it runs or not.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) wanted: Arc<Wanted>,
     pub(crate) live: Option<Arc<Live>>,
 }
 
@@ -274,6 +291,14 @@ impl Registry {
         Some(Listed { target: target.clone(), live: entry.live() })
     }
 
+    /// Looks up what a sandbox was started as; `None` when it is unknown.
+    pub(crate) fn known(&self, target: &Target) -> Option<Known> {
+        let book = self.book();
+        let (phase, entry) = book.look(target);
+        let entry = entry.filter(|_| phase != Phase::Unknown)?;
+        Some(Known { wanted: Arc::clone(&entry.wanted), live: entry.live() })
+    }
+
     /// Lists the sandboxes that run and fulfil a condition, by name.
     pub(crate) fn list(&self, condition: impl Fn(&Target) -> bool) -> Vec<Listed> {
         let book = self.book();
@@ -292,6 +317,11 @@ impl Registry {
         let mut list: Vec<Listed> = targets.iter().filter_map(|target| self.find(target)).collect();
         list.sort_by(|a, b| a.target.cmp(&b.target));
         list
+    }
+
+    /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
+    pub(crate) fn disk_mib_max(&self) -> Option<u32> {
+        self.backend.disk_mib_max()
     }
 
     /// Lets nothing start any more, stops everything, and waits until all of it is gone.
@@ -331,7 +361,12 @@ impl Wanted {
             rootfs: self.rootfs.clone(),
             memory_mib: self.memory_mib,
             cpu_millis: self.cpu_millis,
-            pids_max: PIDS_MAX,
+            pids_max: self.pids_max,
+            open_files_max: self.open_files_max,
+            io_weight: self.io_weight,
+            shm_mib: self.shm_mib,
+            disk_mib: self.disk_mib,
+            volumes: self.volumes.clone(),
             envs: self.envs.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
@@ -347,6 +382,12 @@ impl Wanted {
             ("image", self.image != other.image),
             ("memory", self.memory_mib != other.memory_mib),
             ("cpus", self.cpu_millis != other.cpu_millis),
+            ("pids", self.pids_max != other.pids_max),
+            ("open_files", self.open_files_max != other.open_files_max),
+            ("io_weight", self.io_weight != other.io_weight),
+            ("shm", self.shm_mib != other.shm_mib),
+            ("disk", self.disk_mib != other.disk_mib),
+            ("volumes", self.volumes != other.volumes),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
             ("network", self.network != other.network),

@@ -44,6 +44,8 @@ pub(crate) enum Ending {
 pub(crate) enum Failure {
     /// The host is full.
     NoCapacity(String),
+    /// Its wall would be weaker than the operator demands; what is missing, and what mends it.
+    TooWeak(String),
     /// Something else.
     Broken {
         /// What failed.
@@ -67,7 +69,9 @@ impl Ending {
         match self {
             Ending::Stopped | Ending::NotWholly { .. } => "was stopped".to_owned(),
             Ending::Died { reason } => format!("died: {reason}"),
-            Ending::NotStarted(Failure::NoCapacity(why)) => format!("could not be started: {why}"),
+            Ending::NotStarted(Failure::NoCapacity(why) | Failure::TooWeak(why)) => {
+                format!("could not be started: {why}")
+            }
             Ending::NotStarted(Failure::Broken { what, .. }) => format!("could not be started: {what}"),
             Ending::Abandoned => "was not started: nobody waited for it".to_owned(),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Server, command_params, run_params, within};
+use crate::client::{Answer, Server, command_params, run_params, start_said, within};
 
 fn lines(output: &Value, stream: &str) -> Vec<String> {
     let lines = output.as_array().unwrap().iter().filter(|line| line["stream"] == stream);
@@ -200,7 +200,7 @@ async fn a_sandbox_that_dies_under_a_call_says_how() {
     assert_eq!(text, "Execution failed: the sandbox died: its agent was killed by signal 9");
     assert_eq!(answer.json()["output"], json!([{"stream": "stdout", "text": "before"}]));
     assert!(server.run("s", "1").await.flat(409, 4009).contains("its agent was killed by signal 9"));
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
     assert_eq!(server.run("s", "out again").await.status, 200);
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use image::registry::RegistryConfig;
 use image::{Allowed, Images};
+use protocol::isolation::Level;
+use runtime::Demanding;
 use runtime::fake::Fake;
 use serde_json::{Value, json};
 use server::{Access, App, Host, HostName, Keys};
@@ -22,6 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The machine that tests run on, as the server believes.
 pub(crate) const MACHINE: Host = Host { memory_mib: 4096, cpus: 4 };
+
+/// Returns what is said of a start.
+pub(crate) fn start_said(name: &str) -> String {
+    format!("Sandbox {name} started successfully (image: a directory of this machine)")
+}
 
 /// A running server.
 pub(crate) struct Server {
@@ -56,14 +63,24 @@ impl Server {
         Server::with_hosts(access, sandboxes_max, &[]).await
     }
 
+    /// Starts one that demands a level of isolation.
+    pub(crate) async fn demanding(level: Level) -> Server {
+        Server::build(Access::Open, 100, &[], level).await
+    }
+
     pub(crate) async fn with_hosts(access: Access, sandboxes_max: usize, hosts: &[&str]) -> Server {
+        Server::build(access, sandboxes_max, hosts, Level::Any).await
+    }
+
+    async fn build(access: Access, sandboxes_max: usize, hosts: &[&str], level: Level) -> Server {
         let home = tempfile::tempdir().unwrap();
         let image = home.path().join("rootfs");
         fs_err::create_dir(&image).unwrap();
         let allowed = Allowed { host: false, rootfs: vec![image.clone()] };
         let images = Images::open(home.path(), allowed, RegistryConfig::default(), false).unwrap();
         let fake = Fake::new();
-        let app = App::with_capacity(Arc::new(fake.clone()), images, MACHINE, access, sandboxes_max);
+        let backend = Demanding::new(Arc::new(fake.clone()), level);
+        let app = App::with_capacity(Arc::new(backend), images, MACHINE, access, sandboxes_max);
         let app = app.allow_hosts(hosts.iter().map(|name| HostName::parse(name).unwrap()).collect());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

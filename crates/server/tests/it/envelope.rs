@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::Server;
+use crate::client::{Server, start_said};
 
 fn ping(id: &Value) -> Value {
     json!({"jsonrpc": "2.0", "method": "sandbox.metrics.get", "params": {"namespace": "n"}, "id": id})
@@ -95,7 +95,7 @@ async fn a_batch_is_served_in_order_with_one_shape_and_silent_without_ids() {
     let replies = answer.json();
     let ids: Vec<&Value> = replies.as_array().unwrap().iter().map(|reply| &reply["id"]).collect();
     assert_eq!(ids, [&json!("s"), &json!(2), &json!(3), &Value::Null, &json!(4), &Value::Null]);
-    assert_eq!(replies[0]["result"], "Sandbox b started successfully");
+    assert_eq!(replies[0]["result"], start_said("b"));
     assert_eq!(replies[1]["result"]["output"], json!([{"stream": "stdout", "text": "hi"}]));
     let codes: Vec<i64> = (2..6).map(|index| replies[index]["error"]["code"].as_i64().unwrap()).collect();
     assert_eq!(codes, [-32601, 2001, -32600, -32600]);

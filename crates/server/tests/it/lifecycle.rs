@@ -7,12 +7,12 @@ use runtime::fake::Failure;
 use serde_json::{Value, json};
 use server::Access;
 
-use crate::client::{Answer, Server, run_params, target, within};
+use crate::client::{Answer, Server, run_params, start_said, target, within};
 
 #[tokio::test]
 async fn a_sandbox_starts_runs_and_stops() {
     let server = Server::start().await;
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
     let spec = server.fake.last().spec().clone();
     assert_eq!((spec.hostname.as_str(), spec.memory_mib, spec.cpu_millis), ("s", 512, 1000));
     assert_eq!(spec.rootfs.mounts[0].lowers, [fs_err::canonicalize(&server.image).unwrap()]);
@@ -21,7 +21,7 @@ async fn a_sandbox_starts_runs_and_stops() {
         assert_eq!(stopped, "Sandbox s stopped successfully");
         assert_eq!(server.fake.counts().live, 0);
     }
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
     assert_eq!(server.fake.counts().starts, 2);
 }
 
@@ -33,8 +33,14 @@ async fn everything_that_is_configured_reaches_the_backend() {
     params["config"]["workdir"] = json!("/srv");
     params["config"]["cpu_millis"] = json!(250);
     params["config"]["memory"] = json!(1024);
+    params["config"]["pids"] = json!(100);
+    params["config"]["open_files"] = json!(1000);
+    params["config"]["shm"] = json!(32);
+    params["config"]["io_weight"] = json!(50);
     server.result("sandbox.start", params).await;
     let spec = server.fake.last().spec().clone();
+    let limits = (spec.pids_max, spec.open_files_max, spec.shm_mib, spec.io_weight);
+    assert_eq!(limits, (100, 1000, 32, 50));
     assert_eq!(spec.envs, [("A", "1"), ("B", "x=y")].map(|(k, v)| (k.to_owned(), v.to_owned())));
     assert_eq!((spec.workdir.as_deref(), spec.cpu_millis, spec.memory_mib), (Some("/srv"), 250, 1024));
 }
@@ -119,7 +125,7 @@ async fn a_start_past_its_deadline_fails_and_nothing_is_kept() {
     }
     within(server.fake.wait_until(|counts| counts.abandoned == counts.starts)).await;
     server.fake.behave(|behaviour| behaviour.start_takes = Some(Duration::ZERO));
-    assert_eq!(server.up("s").await, "Sandbox s started successfully");
+    assert_eq!(server.up("s").await, start_said("s"));
 }
 
 #[tokio::test]

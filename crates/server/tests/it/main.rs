@@ -9,6 +9,7 @@ mod calls;
 mod envelope;
 mod hostile;
 mod http;
+mod isolation;
 mod keys;
 mod lifecycle;
 mod mcp;

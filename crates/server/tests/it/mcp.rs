@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Server, command_params, run_params, target, within};
+use crate::client::{Answer, Server, command_params, run_params, start_said, target, within};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const ACCEPT: (&str, &str) = ("Accept", "application/json, text/event-stream");
@@ -119,7 +119,7 @@ async fn the_version_without_a_handshake_is_spoken() {
     assert_eq!(versions.as_array().map(Vec::len), Some(5), "{versions}");
     assert!(versions.as_array().unwrap().contains(&json!("2026-07-28")));
     let answer = ask("tools/list", None, json!({})).await;
-    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(9), "{answer:?}");
+    assert_eq!(answer.json()["result"]["tools"].as_array().map(Vec::len), Some(10), "{answer:?}");
     let call = json!({"name": "sandbox_get_metrics", "arguments": {"namespace": "empty"}});
     let answer = ask("tools/call", Some("sandbox_get_metrics"), call).await;
     assert_eq!(answer.json()["result"]["isError"], false, "{answer:?}");
@@ -289,6 +289,7 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
         ("sandbox_stop", vec!["namespace", "sandbox"], [false, true, true]),
         ("sandbox_run_code", vec!["code", "language", "sandbox"], [false, true, false]),
         ("sandbox_run_command", vec!["command", "namespace", "sandbox"], [false, true, false]),
+        ("sandbox_get", vec!["namespace", "sandbox"], [true, false, true]),
         ("sandbox_get_metrics", vec!["namespace"], [true, false, true]),
         ("image_pull", vec!["image"], [false, false, true]),
         ("image_list", vec![], [true, false, true]),
@@ -332,7 +333,7 @@ async fn every_tool_says_what_it_takes_and_what_it_can_do() {
 async fn the_tools_do_what_the_methods_do() {
     let server = Server::start().await;
     let (text, is_error) = server.tool("sandbox_start", server.start_params("s")).await;
-    assert_eq!((text.as_str(), is_error), ("\"Sandbox s started successfully\"", false));
+    assert_eq!((text, is_error), (format!("\"{}\"", start_said("s")), false));
     let mut result = server.tool_result("sandbox_run_code", run_params("s", "out hello")).await;
     assert_eq!(result, server.result("sandbox.repl.run", run_params("s", "out hello")).await);
     let (text, _) = server.tool("sandbox_run_code", run_params("s", "out hello")).await;

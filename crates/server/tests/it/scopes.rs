@@ -7,8 +7,14 @@ use tempfile::TempDir;
 
 use crate::client::{Answer, Server};
 
-const METHODS: [&str; 5] =
-    ["sandbox.start", "sandbox.stop", "sandbox.repl.run", "sandbox.command.run", "sandbox.metrics.get"];
+const METHODS: [&str; 6] = [
+    "sandbox.start",
+    "sandbox.stop",
+    "sandbox.repl.run",
+    "sandbox.command.run",
+    "sandbox.get",
+    "sandbox.metrics.get",
+];
 
 /// A server with keys, and one key for the namespace `mine`.
 struct Shared {
@@ -66,9 +72,14 @@ fn call(method: &str, params: &Value) -> Value {
 #[tokio::test]
 async fn its_own_namespace_is_served() {
     let shared = Shared::start().await;
-    for method in
-        ["sandbox.start", "sandbox.repl.run", "sandbox.command.run", "sandbox.metrics.get", "sandbox.stop"]
-    {
+    for method in [
+        "sandbox.start",
+        "sandbox.repl.run",
+        "sandbox.command.run",
+        "sandbox.get",
+        "sandbox.metrics.get",
+        "sandbox.stop",
+    ] {
         assert_eq!(shared.ask(&shared.mine, method, "mine").await.status, 200, "{method}");
     }
 }

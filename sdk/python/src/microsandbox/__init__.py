@@ -25,6 +25,7 @@ from ._errors import (
     StartTimeoutError,
 )
 from ._execution import Execution
+from ._info import Isolation, Protection, SandboxInfo
 from ._metrics import Metrics
 from ._sandbox import NodeSandbox, PythonSandbox
 
@@ -35,12 +36,15 @@ __all__ = [
     "CommandExecution",
     "CommandTimeout",
     "Execution",
+    "Isolation",
     "Metrics",
     "MicrosandboxError",
     "NodeSandbox",
     "NotFoundError",
     "NotRunningError",
+    "Protection",
     "PythonSandbox",
+    "SandboxInfo",
     "ServerUnreachableError",
     "StartTimeoutError",
 ]

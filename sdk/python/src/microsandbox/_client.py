@@ -67,6 +67,7 @@ _ACTS = {
     "sandbox.repl.run": "execute code",
     "sandbox.command.run": "execute command",
     "sandbox.metrics.get": "get sandbox metrics",
+    "sandbox.get": "describe the sandbox",
 }
 
 

@@ -26,6 +26,7 @@ from ._client import UNKNOWN, Server, failed, find_api_key, find_server_url, nev
 from ._command import Command
 from ._errors import MicrosandboxError, StartTimeoutError
 from ._execution import Execution, execution_from_wire
+from ._info import SandboxInfo, info_from_wire
 from ._metrics import Metrics
 from ._waiting import TimeIsUp, to_its_end, within
 
@@ -89,6 +90,8 @@ class BaseSandbox:
         memory: int = 512,
         cpus: float = 1.0,
         timeout: float = 180.0,
+        disk: Optional[int] = None,  # noqa: UP045
+        volumes: Sequence[str] = (),
         network: Network = None,
         ports: Sequence[str] = (),
     ) -> AsyncGenerator[SandboxT, None]:
@@ -103,6 +106,8 @@ class BaseSandbox:
             memory: Memory limit in MiB, as in `start()`.
             cpus: Processor cores, as in `start()`.
             timeout: Deadline of the start in seconds, as in `start()`.
+            disk: What the sandbox may write, in MiB, as in `start()`.
+            volumes: Directories of the server's machine, as in `start()`.
             network: Whom its programs may reach, as in `start()`.
             ports: Ports to publish, as in `start()`.
 
@@ -116,7 +121,16 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout, network=network, ports=ports)
+        await sandbox.start(
+            image=image,
+            memory=memory,
+            cpus=cpus,
+            timeout=timeout,
+            disk=disk,
+            volumes=volumes,
+            network=network,
+            ports=ports,
+        )
         try:
             yield sandbox
         except BaseException:
@@ -134,6 +148,8 @@ class BaseSandbox:
         cpus: float = 1.0,
         timeout: float = 180.0,
         *,
+        disk: Optional[int] = None,  # noqa: UP045
+        volumes: Sequence[str] = (),
         network: Network = None,
         ports: Sequence[str] = (),
     ) -> None:
@@ -146,6 +162,10 @@ class BaseSandbox:
             memory: Memory limit in MiB.
             cpus: Processor cores; rounded to the nearest whole number, at least 1.
             timeout: Deadline in seconds.
+            disk: What the sandbox may write, in MiB; by default 4096, or less where the server has less. Keyword only.
+            volumes: Directories of the server's machine that the sandbox shall have, each as `"host:guest"`, which can
+                be read, or `"host:guest:rw"`, which can be written to. The server's operator says which there can be.
+                Keyword only.
             network: Whom its programs may reach. "none" is nobody, with no name service either. "public" is the
                 internet, but never a private, link-local or metadata address, nor one of the server's machine. A
                 dictionary {"allow": [...]} is who is named in it and nobody else: domains ("pypi.org"), everything
@@ -158,17 +178,15 @@ class BaseSandbox:
             StartTimeoutError: The deadline passed; nothing of the sandbox is kept.
             MicrosandboxError: The server refused, for example because the image is unknown.
             ServerUnreachableError: The server does not answer.
-            ValueError: `cpus` or `timeout` is not a number that can be meant.
+            ValueError: `cpus` or `timeout` is not a number that can be meant, or `volumes` is a string.
 
         Example:
             sandbox = PythonSandbox(name="resource-limited")
             await sandbox.start(memory=1024, cpus=2.0)
         """
         params = self._start_params(image, memory, cpus, timeout)
-        if network is not None:
-            params["config"]["network"] = network if isinstance(network, str) else dict(network)
-        if ports:
-            params["config"]["ports"] = list(ports)
+        params["config"].update(_disk_params(disk, volumes))
+        params["config"].update(_network_params(network, ports))
         async with self._life_cycle:
             if self._is_started:
                 return
@@ -231,6 +249,22 @@ class BaseSandbox:
         if timeout is not None:
             params["timeout"] = math.ceil(timeout)
         return await self._call("sandbox.repl.run", params, execution_from_wire)
+
+    async def get_info(self) -> SandboxInfo:
+        """Ask the server what the sandbox is: its image, its limits, and how strong its wall is.
+
+        Returns:
+            The description, in which each protection of the wall is on or off, with the reason where it is off.
+
+        Raises:
+            MicrosandboxError: The sandbox is not started, or the server does not know it.
+            ServerUnreachableError: The server does not answer.
+
+        Example:
+            info = await sandbox.get_info()
+            print(info.image, info.memory, info.cpus)
+        """
+        return await self._call("sandbox.get", {}, info_from_wire)
 
     @property
     def command(self) -> Command:
@@ -375,6 +409,26 @@ class NodeSandbox(BaseSandbox):
 
     _LANGUAGE = "nodejs"
     _IMAGE = "microsandbox/node"
+
+
+def _disk_params(disk: int | None, volumes: Sequence[str]) -> dict[str, Any]:
+    if isinstance(volumes, str):
+        raise ValueError(f'volumes must be a list such as ["{volumes}"], not a string')
+    params: dict[str, Any] = {}
+    if disk is not None:
+        params["disk"] = disk
+    if volumes:
+        params["volumes"] = list(volumes)
+    return params
+
+
+def _network_params(network: Network, ports: Sequence[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    if network is not None:
+        params["network"] = network if isinstance(network, str) else dict(network)
+    if ports:
+        params["ports"] = list(ports)
+    return params
 
 
 def _may_stand(error: BaseException) -> bool:

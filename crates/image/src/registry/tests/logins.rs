@@ -143,7 +143,7 @@ async fn credentials_do_not_go_to_a_token_server_on_another_host() {
     let reference = format!("{}/app", server.name());
     let with_login = || login(&server.name(), config(&[&server, &tokens]));
     let error = resolve(with_login(), &reference).await.unwrap_err();
-    assert!(told(&error).contains("trusted hosts"), "{error}");
+    assert!(told(&error).contains("--trusted-registry"), "{error}");
     assert!(tokens.asked().is_empty());
 
     resolve(config(&[&server, &tokens]), &reference).await.expect("without credentials anybody may ask");
@@ -253,4 +253,50 @@ async fn mirrors_never_see_the_credentials_of_the_registry() {
     resolve(config, &format!("{}/app", server.name())).await.unwrap();
     assert_eq!(mirror.asked().len(), 1, "the mirror is asked first");
     assert_eq!(mirror.asked()[0].header("authorization"), None);
+}
+
+/// Asks whether a registry takes the login of `ann`.
+async fn takes(server: &Server) -> Result<bool, RegistryError> {
+    let registry = Registry::new(login(&server.name(), config(&[server]))).unwrap();
+    registry.takes_login(&server.name()).await
+}
+
+#[tokio::test]
+async fn a_login_is_checked_with_the_registry_itself() {
+    let asked = |challenge: &'static str, proof: &'static str| {
+        Server::start(move |asked, _| match (asked.path.as_str(), asked.header("authorization")) {
+            ("/v2/", Some(given)) if given == proof => Reply::ok("{}"),
+            _ => Reply::status(401).with("www-authenticate", challenge),
+        })
+    };
+    let right = asked("Basic realm=\"x\"", BASIC).await;
+    assert!(takes(&right).await.unwrap());
+    assert_eq!(right.paths(), ["/v2/", "/v2/"]);
+
+    let wrong = asked("Basic realm=\"x\"", "another").await;
+    let error = takes(&wrong).await.unwrap_err();
+    assert!(told(&error).contains("denies the login: it does not take the login"), "{error}");
+    assert!(!error.to_string().contains("msb registry login"), "that is what was just done: {error}");
+    assert_eq!(wrong.asked().len(), 2);
+
+    let open = Server::start(|_, _| Reply::ok("{}")).await;
+    assert!(!takes(&open).await.unwrap(), "it says nothing of the login");
+    assert_eq!(open.asked()[0].header("authorization"), None);
+    let other = Server::start(|_, _| Reply::status(404)).await;
+    assert!(matches!(takes(&other).await, Err(RegistryError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_login_is_checked_with_the_token_server_and_asks_to_pull_nothing() {
+    let server = with_tokens(|asked| match asked.header("authorization") {
+        Some(BASIC) => a_token(),
+        _ => Reply::status(401),
+    })
+    .await;
+    assert!(takes(&server).await.unwrap());
+    assert!(server.paths().iter().all(|path| !path.contains("scope")), "{:?}", server.paths());
+
+    let server = with_tokens(|_| Reply::status(401)).await;
+    let error = takes(&server).await.unwrap_err();
+    assert!(told(&error).contains("denies the login: its token server"), "{error}");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Against a registry on loopback that does what a good one never does.
 
+mod clients;
 mod content;
 mod logins;
 mod network;

@@ -262,10 +262,10 @@ impl Mutant {
 
 /// Says whether it was unpacked.
 fn keeps_its_promises(place: &Place, blob: &[u8], compression: Compression) -> bool {
-    let mut budget = Budget::new(BYTES_MAX, ENTRIES_MAX);
+    let budget = Budget::new(BYTES_MAX, ENTRIES_MAX);
     let begin = Instant::now();
     // Looks also at what is beside the layer.
-    let result = place.unpack_within(decompress(blob, compression).unwrap(), &mut budget);
+    let result = place.unpack_within(decompress(blob, compression).unwrap(), &budget);
     assert!(begin.elapsed() < WAIT, "took {:?}", begin.elapsed());
     let mut made = 0;
     inspect(&place.layer(), &mut made);

@@ -257,11 +257,11 @@ fn the_layers_of_an_image_share_a_budget() {
         return;
     }
     let tar = Tar::new().file("a/b", b"12345").end();
-    let mut budget = Budget::new(10_000, 5);
-    Place::new().unpack_within(tar.as_slice(), &mut budget).unwrap();
+    let budget = Budget::new(10_000, 5);
+    Place::new().unpack_within(tar.as_slice(), &budget).unwrap();
     assert_eq!((budget.bytes_left(), budget.entries_left()), (10_000 - 5 - 512, 3));
-    Place::new().unpack_within(tar.as_slice(), &mut budget).unwrap();
-    let error = Place::new().unpack_within(tar.as_slice(), &mut budget).unwrap_err();
+    Place::new().unpack_within(tar.as_slice(), &budget).unwrap();
+    let error = Place::new().unpack_within(tar.as_slice(), &budget).unwrap_err();
     assert_eq!(error.to_string(), "the layer has more than 5 entries");
 }
 

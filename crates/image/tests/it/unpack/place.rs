@@ -44,10 +44,10 @@ impl Place {
     }
 
     pub(crate) fn unpack(&self, tar: impl Read) -> Result<Unpacked, UnpackError> {
-        self.unpack_within(tar, &mut Budget::for_image())
+        self.unpack_within(tar, &Budget::for_image())
     }
 
-    pub(crate) fn unpack_within(&self, tar: impl Read, budget: &mut Budget) -> Result<Unpacked, UnpackError> {
+    pub(crate) fn unpack_within(&self, tar: impl Read, budget: &Budget) -> Result<Unpacked, UnpackError> {
         let layer = fs_err::File::open(self.layer()).unwrap();
         let result = unpack(tar, layer.as_fd(), budget);
         self.check();

@@ -218,7 +218,7 @@ fn directories_that_only_names_imply_are_entries_too() {
     let names =
         (0..10).map(deep).fold(Tar::new(), |tar, name| tar.pax(&[("path", name.as_bytes())]).file("x", b""));
     let place = Place::new();
-    let error = place.unpack_within(names.end().as_slice(), &mut Budget::new(1 << 30, 1000)).unwrap_err();
+    let error = place.unpack_within(names.end().as_slice(), &Budget::new(1 << 30, 1000)).unwrap_err();
     assert_eq!(error.to_string(), "the layer has more than 1000 entries");
     place.remove();
 }
@@ -230,7 +230,7 @@ fn streams_without_end_are_stopped() {
     }
     let place = Place::new();
     let stopped = |tar: &mut dyn Read| {
-        let error = place.unpack_within(tar, &mut Budget::new(16 << 20, 10_000)).unwrap_err();
+        let error = place.unpack_within(tar, &Budget::new(16 << 20, 10_000)).unwrap_err();
         place.remove();
         error.to_string()
     };
