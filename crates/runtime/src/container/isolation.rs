@@ -15,6 +15,7 @@ use protocol::isolation::{Protection, ProtectionName};
 use protocol::limits::OPEN_FILES_MAX;
 
 use super::plan::{CAPABILITIES, MASKED, READ_ONLY};
+use crate::network::INTERFACE;
 
 /// The kind of this wall.
 pub(super) const KIND: &str = "container";
@@ -79,7 +80,9 @@ impl Seen {
     }
 
     /// Says of each protection whether it is there.
-    pub(super) fn protections(&self) -> Vec<Protection> {
+    ///
+    /// `network` is what the server says of its policies, and `connected` whether the sandbox has one.
+    pub(super) fn protections(&self, network: &Protection, connected: bool) -> Vec<Protection> {
         let mut all = vec![self.user_namespace(), self.id_range()];
         for ((name, own), (_, protection)) in self.namespaces.iter().zip(NAMESPACES) {
             let shared = || format!("the {name} namespace is the server's own");
@@ -88,15 +91,21 @@ impl Seen {
         all.extend([self.masked_paths(), self.devices_closed(), self.set_id_powerless()]);
         all.extend([self.capabilities(), self.no_new_privs(), self.seccomp()]);
         all.extend([self.descriptors_closed(), self.core_dumps_off(), self.open_files_limit()]);
-        all.push(self.network_policy());
+        all.push(self.network_policy(network, connected));
         all
     }
 
-    fn network_policy(&self) -> Protection {
+    /// A sandbox with nothing but a loopback interface reaches nobody, whatever is enforced; that others could have no
+    /// network either is said all the same.
+    fn network_policy(&self, network: &Protection, connected: bool) -> Protection {
         let name = ProtectionName::NetworkPolicy;
         let mut interfaces = self.interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
-        match interfaces.find(|interface| *interface != "lo") {
-            None => Protection::on(name),
+        let wanted: &[&str] = if connected && network.on { &["lo", INTERFACE] } else { &["lo"] };
+        match interfaces.find(|interface| !wanted.contains(interface)) {
+            None => {
+                let why = network.why.as_ref().map(|why| format!("no sandbox here has a network: {why}"));
+                Protection { name, on: true, why, mend: network.mend.clone() }
+            }
             Some(other) => Protection::off(name, format!("nothing decides what {other} reaches")),
         }
     }
@@ -387,7 +396,7 @@ Max open files            20000                20000                files     \n
     fn off(change: impl FnOnce(&mut Seen)) -> Vec<&'static str> {
         let mut seen = seen();
         change(&mut seen);
-        let all = seen.protections();
+        let all = seen.protections(&Protection::on(ProtectionName::NetworkPolicy), false);
         all.iter()
             .filter(|one| !one.on)
             .inspect(|one| assert!(one.why.is_some()))
@@ -429,6 +438,18 @@ Max open files            20000                20000                files     \n
         let entry = "/microsandbox/fe00-1/0123456789abcdef/programs/tasks";
         assert_eq!(off(|seen| seen.descriptors.push(entry.to_owned())), [""; 0]);
         assert_eq!(off(|seen| seen.interfaces.push_str("  eth0: 1 2\n")), ["network_policy"]);
+    }
+
+    #[test]
+    fn a_connected_sandbox_has_one_interface_and_somebody_who_decides() {
+        let name = ProtectionName::NetworkPolicy;
+        let mut seen = seen();
+        seen.interfaces.push_str("  eth0: 1 2\n");
+        assert!(seen.network_policy(&Protection::on(name), true).on);
+        assert!(!seen.network_policy(&Protection::on(name), false).on);
+        assert!(!seen.network_policy(&Protection::off(name, "no nft"), true).on);
+        seen.interfaces.push_str("  eth1: 1 2\n");
+        assert!(!seen.network_policy(&Protection::on(name), true).on);
     }
 
     #[test]
