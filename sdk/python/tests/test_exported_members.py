@@ -75,7 +75,7 @@ def test_create_takes_what_start_takes_as_keywords() -> None:
     assert {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} == wanted
 
 
-def test_what_the_reference_does_not_have_is_keyword_only_and_sent_only_when_it_is_said() -> None:
+def test_what_the_reference_does_not_have_is_keyword_only() -> None:
     start = inspect.signature(PythonSandbox.start).parameters.values()
     assert {p.name: p.default for p in start if p.kind is p.KEYWORD_ONLY} == {"disk": None, "volumes": ()}
 
