@@ -86,7 +86,7 @@ pub(crate) struct BuildBaseArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// Start it in the foreground; SIGINT and SIGTERM stop it with every sandbox
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Make a key and print it: the only time that it can be seen
     Keygen(KeygenArgs),
     /// List the keys that were made
@@ -261,7 +261,7 @@ mod tests {
     fn start(arguments: &[&str]) -> Result<StartArgs, clap::Error> {
         let all = ["msb", "server", "start"].iter().chain(arguments);
         Args::try_parse_from(all).map(|args| match args.command {
-            Command::Server { command: ServerCommand::Start(arguments) } => arguments,
+            Command::Server { command: ServerCommand::Start(arguments) } => *arguments,
             other => panic!("{other:?}"),
         })
     }
