@@ -6,6 +6,7 @@ mod images;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use attack::Group;
 use clap::{Parser, Subcommand};
 use protocol::calls::Scope;
 use protocol::isolation::Level;
@@ -49,6 +50,35 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: RegistryCommand,
     },
+    /// Attack sandboxes on this machine, in every way that is known, and tell what the walls hold
+    Selftest(SelftestArgs),
+}
+
+/// What of the attack list to try, and how to tell.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SelftestArgs {
+    /// Print a report as JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Leave out what takes memory, processes, processor time and disk space for some seconds
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Try this part alone (can be given several times)
+    #[arg(long, value_name = "NAME", value_parser = group)]
+    pub(crate) group: Vec<Group>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Finds a part of the attack list by its name.
+fn group(name: &str) -> Result<Group, String> {
+    Group::ALL.into_iter().find(|group| group.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = Group::ALL.into_iter().map(Group::name).collect();
+        format!("the parts are {}", names.join(", "))
+    })
 }
 
 /// Which base image to build.

@@ -20,6 +20,7 @@ use server::{HomeError, KeysError, OpenError, SecretError, StoreError};
 
 use crate::args::HomeArgs;
 use crate::base::BaseError;
+use crate::selftest::SelftestError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +140,9 @@ pub(crate) enum Failure {
         #[source]
         source: Box<ArchiveError>,
     },
+    /// The attack list was not tried, or not withstood.
+    #[error("the self-test did not pass")]
+    Selftest(#[from] SelftestError),
     /// An archive is nothing to look at.
     #[error("an archive is not written to a terminal")]
     Terminal,
@@ -209,7 +213,7 @@ impl Failure {
                 hint("leave it at the loopback address, or say --dev-on-network if that is what you want"),
                 USAGE,
             ),
-            Failure::Program(_) => (hint("build all three programs together: cargo xtask build"), FAILED),
+            Failure::Program(_) => (hint("build all programs together: cargo xtask build"), FAILED),
             Failure::Listen { .. } => (hint("choose another --port; 0 takes a free one"), FAILED),
             Failure::Open(OpenError::Home(error)) | Failure::Keys(KeysError::Home(error)) => {
                 (Some(home_advice(error)), FAILED)
@@ -243,6 +247,11 @@ impl Failure {
             Failure::Terminal => (hint("name a file with -o FILE, or send standard output elsewhere"), USAGE),
             Failure::Both => (hint("name a file with -o FILE, or leave --json out"), USAGE),
             Failure::Interrupted(_) => (None, INTERRUPTED),
+            Failure::Selftest(SelftestError::Failed(_)) => (
+                hint("let nobody run code here that you do not trust before each of these lines passes"),
+                FAILED,
+            ),
+            Failure::Selftest(_) => (None, FAILED),
             Failure::Open(_) | Failure::System { .. } => (None, FAILED),
         }
     }

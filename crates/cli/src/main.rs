@@ -13,6 +13,7 @@ mod output;
 mod programs;
 mod pull;
 mod registry;
+mod selftest;
 mod start;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             ImageCommand::BuildBase(arguments) => images::built::build_base(arguments),
         },
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments),
         Command::Registry { command } => match command {
             RegistryCommand::Login(arguments) => logins::login(arguments),
             RegistryCommand::Logout(arguments) => logins::logout(arguments),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds `msb-jail` and `msb-agent`: beside `msb`, else in `../libexec/microsandbox`. Other versions than our own are
-//! refused, for the three speak with each other in words that may change with any version.
+//! Finds `msb-jail`, `msb-agent` and `msb-probe`: beside `msb`, else in `../libexec/microsandbox`. Other versions than our own are
+//! refused, for they speak with each other in words that may change with any version.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,12 +9,21 @@ use server::Programs;
 
 use crate::failure::Failure;
 
-/// Finds both.
+/// Finds the two that a server needs.
 pub(crate) fn find() -> Result<Programs, Failure> {
+    let folders = folders()?;
+    Ok(Programs { jail: find_one("msb-jail", &folders)?, agent: find_one("msb-agent", &folders)? })
+}
+
+/// Finds the program that tries the attack list.
+pub(crate) fn find_probe() -> Result<PathBuf, Failure> {
+    find_one("msb-probe", &folders()?)
+}
+
+fn folders() -> Result<[PathBuf; 2], Failure> {
     let own = std::env::current_exe().map_err(Failure::system("find the program file of msb"))?;
     let beside = own.parent().unwrap_or(Path::new("/"));
-    let folders = [beside.to_owned(), beside.join("../libexec/microsandbox")];
-    Ok(Programs { jail: find_one("msb-jail", &folders)?, agent: find_one("msb-agent", &folders)? })
+    Ok([beside.to_owned(), beside.join("../libexec/microsandbox")])
 }
 
 fn find_one(name: &str, folders: &[PathBuf]) -> Result<PathBuf, Failure> {

@@ -175,6 +175,6 @@ fn wait_for_end_and_exit(pipe: &OwnedFd) -> ! {
     }
 }
 
-fn thread_count() -> io::Result<usize> {
+pub(crate) fn thread_count() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }

@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["protocol", "jail", "sys"]),
     ("agent", &["protocol", "sys"]),
     ("server", &["protocol", "runtime", "image"]),
-    ("cli", &["protocol", "server", "image"]),
+    ("attack", &["protocol", "sys"]),
+    ("cli", &["protocol", "server", "image", "attack"]),
     ("xtask", &[]),
     ("corpus", &[]),
 ];

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask build`: the three programs, side by side in `target/<profile>/`.
+//! `cargo xtask build`: the four programs, side by side in `target/<profile>/`.
 //!
-//! msb-jail and msb-agent must be static: they run inside any image, also one without a dynamic loader. Cargo cannot
-//! say that for two programs of a workspace. One `cargo rustc` for each would compile their dependencies again, with the
+//! msb-jail, msb-agent and msb-probe must be static: they run inside any image, also one without a dynamic loader. Cargo
+//! cannot say that for some programs of a workspace. One `cargo rustc` for each would compile their dependencies again, with the
 //! features that this one crate wants of them, and the next test run would put dynamic programs in their place. So
 //! `crates/xtask/rustc-static-helpers` stands between cargo and rustc, in builds and in test runs alike, and adds the
-//! flag to the two calls that link them. What came out is checked here.
+//! flag to the calls that link them. What came out is checked here.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use fs_err as fs;
 use crate::workspace::Workspace;
 use crate::{elf, process};
 
-const STATIC_PROGRAMS: [&str; 2] = ["msb-jail", "msb-agent"];
+const STATIC_PROGRAMS: [&str; 3] = ["msb-jail", "msb-agent", "msb-probe"];
 
 /// How the compiler shall work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Profile {
 /// How much is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The three programs.
+    /// The four programs.
     Programs,
     /// Them and all tests, in one call, so that dependencies are compiled once for both.
     Tests,
@@ -55,15 +55,18 @@ pub(crate) fn cargo(workspace: &Workspace, subcommand: &str) -> Command {
 /// Builds and says where the programs are.
 pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<()> {
     programs(workspace, profile, Scope::Programs)?;
-    println!("msb, msb-jail and msb-agent are in {}", workspace.target.join(profile.folder()).display());
+    println!(
+        "msb, msb-jail, msb-agent and msb-probe are in {}",
+        workspace.target.join(profile.folder()).display()
+    );
     Ok(())
 }
 
-/// Builds the programs and checks that the two that must be static are.
+/// Builds the programs and checks that the ones that must be static are.
 pub(crate) fn programs(workspace: &Workspace, profile: Profile, scope: Scope) -> Result<()> {
     let mut command = cargo(workspace, "build");
     match scope {
-        Scope::Programs => command.args(["-p", "cli", "-p", "jail", "-p", "agent", "--bins"]),
+        Scope::Programs => command.args(["-p", "cli", "-p", "jail", "-p", "agent", "-p", "attack", "--bins"]),
         Scope::Tests => command.args(["--workspace", "--bins", "--tests"]),
     };
     if profile == Profile::Release {

@@ -209,11 +209,15 @@ impl Seen {
     /// The agent has sockets, pipes and files in memory, and the one file by which programs enter their cgroup.
     fn descriptors_closed(&self) -> Protection {
         let name = ProtectionName::DescriptorsClosed;
+        let entry = |target: &str| {
+            let name = target.rsplit('/').next().unwrap_or_default();
+            target.contains("/microsandbox/") && ["tasks", "cgroup.procs", "cgroup.threads"].contains(&name)
+        };
         let known = |target: &&String| {
             !target.starts_with('/')
                 || target.starts_with("/memfd:")
-                || target.starts_with("/dev/")
-                || (target.ends_with("/tasks") || target.ends_with("/cgroup.procs"))
+                || *target == "/dev/null"
+                || entry(target)
         };
         match self.descriptors.iter().find(|target| !known(target)) {
             None => Protection::on(name),
@@ -428,7 +432,11 @@ Max open files            20000                20000                files     \n
         assert_eq!(off(replaced("20000", "unlimited")), ["open_files_limit"]);
         assert_eq!(off(|seen| seen.namespaces[1].1 = false), ["pid_namespace"]);
         assert_eq!(off(|seen| seen.user_namespace = false), ["user_namespace"]);
-        assert_eq!(off(|seen| seen.descriptors.push("/etc".to_owned())), ["descriptors_closed"]);
+        for open in ["/etc", "/dev/sda", "/etc/tasks", "/microsandbox/1/cgroup.subtree_control"] {
+            assert_eq!(off(|seen| seen.descriptors.push(open.to_owned())), ["descriptors_closed"], "{open}");
+        }
+        let entry = "/microsandbox/fe00-1/0123456789abcdef/programs/tasks";
+        assert_eq!(off(|seen| seen.descriptors.push(entry.to_owned())), [""; 0]);
         assert_eq!(off(|seen| seen.interfaces.push_str("  eth0: 1 2\n")), ["network_policy"]);
     }
 

@@ -237,7 +237,7 @@ async fn bad_configurations_start_nothing_and_say_what_is_allowed() {
         ("cpus", json!(0), "from 1 to 255, not 0"),
         ("cpus", json!(1.0), "from 1 to 255, not 1.0"),
         ("cpus", json!(256), "from 1 to 255, not 256"),
-        ("volumes", json!(["/a:/b"]), "offers no volumes yet"),
+        ("volumes", json!(["/a:/b"]), "--allow-volume"),
         ("ports", json!(["80"]), "no \"host:guest\" pair"),
         ("network", json!("public"), "cannot enforce"),
         ("network", json!({"allow": []}), "cannot enforce"),
