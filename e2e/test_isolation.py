@@ -139,7 +139,9 @@ async def test_the_doctor_sees_a_server(python: PythonSandbox, server: Server) -
 def test_below_the_demanded_level_no_server_starts_and_it_says_what_is_missing(tmp_path: Path) -> None:
     missing = off(doctor(tmp_path)["isolation"])
     need(missing, "this host has every protection: nothing can be missing")
-    done = msb("server", "start", "--dev", "--port", "0", "--home", tmp_path, "--min-isolation", "complete")
+    done = msb(
+        "server", "start", "--dev", "--no-network", "--port", "0", "--home", tmp_path, "--min-isolation", "complete"
+    )
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
     for name, one in missing.items():

@@ -163,7 +163,7 @@ pub struct SandboxMetrics {
     pub memory_usage: Option<u64>,
     /// Bytes of the writable layer.
     pub disk_usage: Option<u64>,
-    /// Whom its programs may reach: none, public or allow.
+    /// Whom its programs may reach: `public` or `allow`; absent where that is nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// How many packets and questions for names were refused because of that.

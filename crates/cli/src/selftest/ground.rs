@@ -154,7 +154,7 @@ fn start_server(folder: &Path) -> Result<(Child, SocketAddr), SelftestError> {
     let log = folder.join("server.log");
     let errors = fs_err::File::create(&log).act("make the server's log")?;
     let mut server = Command::new(msb)
-        .args(["server", "start", "--dev", "--port", "0", "--home"])
+        .args(["server", "start", "--dev", "--no-network", "--port", "0", "--home"])
         .arg(folder.join("server"))
         .arg("--allow-rootfs")
         .arg(folder)

@@ -57,7 +57,7 @@ fn read(listed: &Listed) -> SandboxMetrics {
         cpu_usage: meter.and_then(|meter| meter.cpu_percent()),
         memory_usage: meter.and_then(|meter| meter.memory_mib().ok()),
         disk_usage: meter.and_then(|meter| meter.disk_bytes()),
-        network: listed.live.as_ref().map(|live| live.network().to_owned()),
+        network: listed.live.as_ref().map(|live| live.network().to_owned()).filter(|word| word != "none"),
         network_denied: network.as_ref().and_then(|network| network.denied),
         ports: network
             .map(|network| network.ports.iter().map(ToString::to_string).collect())

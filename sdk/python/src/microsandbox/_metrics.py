@@ -56,7 +56,8 @@ class Metrics:
         Returns:
             None when the sandbox does not run.
         """
-        return (await self._call("sandbox.metrics.get", {}, _first)).get("network")
+        reading = await self._call("sandbox.metrics.get", {}, _first)
+        return reading.get("network", "none") if reading.get("running") else None
 
     async def network_denied(self) -> int:
         """Return how many packets and questions for names were refused because of that."""
