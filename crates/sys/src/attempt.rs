@@ -336,7 +336,7 @@ mod tests {
     fn lists_have_the_words_of_their_way_and_know_where_results_go() {
         let mut room = Room { mapping: Mapping::new(ROOM_BYTES, libc::MAP_PRIVATE).unwrap(), used: 0 };
         let list = vec![Argument::List(vec![Argument::Word(1), Argument::Result(0)])];
-        for (entry, bytes) in [(Entry::Native, 16), (Entry::I386, 8)] {
+        for (entry, bytes) in [(Entry::Native, 16_usize), (Entry::I386, 8)] {
             let before = room.used;
             let call = Call { entry, number: 1, arguments: list.clone() };
             let prepared = room.prepare(&call).unwrap();

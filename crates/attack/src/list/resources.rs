@@ -46,8 +46,8 @@ pub(super) fn lines() -> Vec<Line> {
 fn counted() -> Vec<Line> {
     let processes = i64::from(PIDS_MAX);
     let memory = i64::from(MEMORY_MIB);
-    let files = i64::try_from(OPEN_FILES_MAX).unwrap_or(i64::MAX);
-    let more_files = u32::try_from(OPEN_FILES_MAX).unwrap_or(u32::MAX) + 1000;
+    let files = i64::from(OPEN_FILES_MAX);
+    let more_files = OPEN_FILES_MAX + 1000;
     vec![
         act(
             "forks",
