@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -159,6 +160,8 @@ fn start_server(folder: &Path) -> Result<(Child, SocketAddr), SelftestError> {
         .arg("--allow-rootfs")
         .arg(folder)
         .env_remove("MICROSANDBOX_HOME")
+        // Signals of the terminal are for this program alone: it ends the server.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors.into_parts().0)
