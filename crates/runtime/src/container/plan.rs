@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use jail::plan::{Device, IdBlock, Overlay, Plan, Volume, WritableLayers};
+use jail::plan::{Device, DeviceSource, IdBlock, Overlay, Owners, Plan, Volume, WritableLayers};
+use jail::rights::Rights;
 use protocol::config::AgentConfig;
 
 use super::bpf::{TooLarge, assemble};
@@ -21,7 +22,7 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 3] = [
 const ROOT_ENVIRONMENT: [(&str, &str); 2] = [("USER", "root"), ("LOGNAME", "root")];
 
 /// The devices of a sandbox: nothing that reaches hardware or another process (`null(4)`, `random(4)`, `tty(4)`).
-const DEVICES: [(&str, u32, u32); 6] =
+pub(super) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -79,9 +80,25 @@ pub(super) const CAPABILITIES: [(u32, &str); 8] = [
     (10, "net_bind_service"),
 ];
 
+/// The group of terminals, as most images have it.
+const TERMINAL_GROUP: u32 = 5;
+/// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
+const AGENT_NICE: i32 = -20;
+
+/// Options of overlay mounts. `redirect_dir`: a directory of a lower layer can be renamed. `volatile`: no sync to the disk
+/// for files that die with the sandbox. `userxattr`: marks of the kernel that need no rights of root; it excludes the first.
+const OVERLAY_OPTIONS: [&str; 2] = ["redirect_dir=on", "volatile"];
+const USER_OVERLAY_OPTIONS: [&str; 2] = ["userxattr", "volatile"];
+
 /// Where things of one sandbox are on the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
+    /// With whose rights the walls are built.
+    pub(crate) rights: Rights,
+    /// Where its first process is written down.
+    pub(crate) process: PathBuf,
+    /// Whether its processes are counted in its user namespace, for want of a cgroup.
+    pub(crate) counts_processes: bool,
     /// The agent program.
     pub(crate) agent: PathBuf,
     /// The agent's socket.
@@ -96,7 +113,7 @@ pub(crate) struct Places {
     pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
     /// An empty directory.
     pub(crate) scratch: PathBuf,
-    /// Its ids.
+    /// Its ids, as root of those rights sees them.
     pub(crate) ids: IdBlock,
     /// Whether this host has landlock.
     pub(crate) landlock: bool,
@@ -119,7 +136,18 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         prestart: spec.prestart,
         program_group: true,
     };
+    let real = places.rights == Rights::Root;
+    let options = if real { OVERLAY_OPTIONS } else { USER_OVERLAY_OPTIONS };
     Ok(Plan {
+        process: places.process,
+        processes_max: places.counts_processes.then(|| u64::from(spec.pids_max)),
+        // Only root can go above others.
+        agent_nice: if real { AGENT_NICE } else { 0 },
+        owners: if real { Owners::Mapped } else { Owners::Plain },
+        overlay_options: options.map(str::to_owned).into(),
+        device_source: if real { DeviceSource::Nodes } else { DeviceSource::Mounts },
+        terminal_group: (places.ids.count > TERMINAL_GROUP).then_some(TERMINAL_GROUP),
+        rights: places.rights,
         agent: places.agent,
         agent_config: serde_json::to_string(&config).expect("a struct of texts is always JSON"),
         socket: places.socket,
@@ -205,6 +233,9 @@ mod tests {
 
     fn made() -> Plan {
         let places = Places {
+            rights: Rights::Root,
+            process: "/v/process".into(),
+            counts_processes: false,
             agent: "/agent".into(),
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],

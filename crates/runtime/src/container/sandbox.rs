@@ -57,7 +57,7 @@ impl ContainerSandbox {
             process: Arc::new(process),
             directory,
             secret,
-            owner: share.block.ids().first,
+            owner: share.ids.owner.user,
             asked: Arc::default(),
             ended,
             left: Arc::default(),
@@ -133,11 +133,14 @@ impl Sandbox for ContainerSandbox {
     }
 
     fn isolation(&self) -> Isolation {
-        let mut said = isolation::of_the_jail(&self.shares.facts);
-        said.extend_from_slice(self.shares.cgroups.protections());
+        let mut said = isolation::of_the_jail(&self.shares.facts, &self.shares.standing);
+        said.extend(self.shares.limits().cloned());
         said.extend(self.shares.volume.protections());
         match self.seen() {
-            Ok(seen) => said.extend(seen.protections()),
+            Ok(seen) => {
+                said.extend(seen.protections(&self.shares.standing));
+                said.extend(self.shares.counts_processes().then(|| seen.processes_counted()));
+            }
             Err(error) => {
                 let why = format!("it cannot be read from the sandbox: {error}");
                 said = ProtectionName::ALL.iter().map(|name| Protection::off(*name, why.clone())).collect();
