@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,15 +128,22 @@ class Server:
     cgroups: set[str] = field(default_factory=set)
 
     @classmethod
-    def start(cls, home: Path, *arguments: str, dev: bool = True, log_level: str | None = None) -> Server:
+    def start(
+        cls,
+        home: Path,
+        *arguments: str,
+        dev: bool = True,
+        log_level: str | None = None,
+        msb: Sequence[str] = (),
+    ) -> Server:
         """Start a server on a free port and wait for the line that says where it listens.
 
-        With `dev`, it is one that asks for no keys.
+        With `dev`, it is one that asks for no keys. `msb` is what starts the program, if somebody else shall.
         """
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()
         flags = [*(["--dev"] if dev else []), "--port", "0", "--home", home, *arguments]
-        command = [PROGRAMS / "msb", "server", "start", *flags]
+        command = [*(msb or [PROGRAMS / "msb"]), "server", "start", *flags]
         environment = clean_environment()
         if log_level:
             environment["MSB_LOG"] = log_level

@@ -95,15 +95,14 @@ fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, inherited: &Inherited) -> Resul
     attach(&root, &proc_mount()?, "/proc")?;
     attach(&root, &sys_mount()?, "/sys")?;
     attach(&root, dev, "/dev")?;
-    // Before a device of the host is on it: this one is the sandbox's own, empty either way.
-    let null = open_beneath(&root, "/dev/null").act(|| "open /dev/null".to_owned())?;
-    for (device, node) in plan.devices.iter().zip(&inherited.nodes) {
-        attach_device(&root, node, &device.name)?;
-    }
     attach(&root, &devpts_mount(plan.terminal_group)?, "/dev/pts")?;
     attach(&root, &tmpfs_mount(&plan.shm_bytes.to_string(), "1777")?, "/dev/shm")?;
     make_read_only(&root, plan)?;
-    hide(&root, &null, plan)?;
+    hide(&root, plan)?;
+    // After that: what files are hidden behind is a file of the sandbox's own, and no device of the host.
+    for (device, node) in plan.devices.iter().zip(&inherited.nodes) {
+        attach_device(&root, node, &device.name)?;
+    }
     seal_dev(dev)?;
     pivot_root(".", ".").act(|| "pivot into the new root".to_owned())?;
     unmount(".", UnmountFlags::DETACH).act(|| "leave the old root".to_owned())?;
@@ -231,8 +230,9 @@ fn make_read_only(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
     Ok(())
 }
 
-/// Puts an empty read-only directory over directories and `null` over files.
-fn hide(root: &OwnedFd, null: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
+/// Puts an empty read-only directory over directories and `/dev/null`, or the empty place for it, over files.
+fn hide(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
+    let null = open_beneath(root, "/dev/null").act(|| "open /dev/null".to_owned())?;
     let empty = tmpfs_mount("4096", "0555")?;
     set_attributes(empty.as_fd(), MountAttributes { set: READ_ONLY | NO_EXEC, ..MountAttributes::default() })
         .act(|| "make the empty directory read-only".to_owned())?;
@@ -248,7 +248,7 @@ fn hide(root: &OwnedFd, null: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
             is_attached = true;
             continue;
         }
-        let cover = clone_mount(if is_directory { &empty } else { null }).act(at)?;
+        let cover = clone_mount(if is_directory { &empty } else { &null }).act(at)?;
         // Writing to a device is no change of it.
         set_attributes(cover.as_fd(), MountAttributes { set: READ_ONLY, ..MountAttributes::default() })
             .act(at)?;

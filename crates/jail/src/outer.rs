@@ -111,7 +111,7 @@ fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
     ProcessRecord::of(pid)
         .and_then(|record| record.write(&plan.process))
         .act(|| format!("write {}", plan.process.display()))?;
-    write_id_maps(pid, plan.ids)?;
+    write_id_maps(pid, plan)?;
     prefer(pid, plan.agent_nice)?;
     let user_namespace =
         open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -169,8 +169,11 @@ fn open_tasks(path: &Path) -> Result<OwnedFd, JailError> {
     open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).act(|| format!("open {}", path.display()))
 }
 
-fn write_id_maps(pid: i32, ids: IdBlock) -> Result<(), JailError> {
-    let map = format!("0 {} {}\n", ids.first, ids.count);
+fn write_id_maps(pid: i32, plan: &Plan) -> Result<(), JailError> {
+    let mut map = format!("0 {} {}\n", plan.ids.first, plan.ids.count);
+    if let Some(IdBlock { first, count }) = plan.more_ids {
+        map.push_str(&format!("{} {first} {count}\n", plan.ids.count));
+    }
     for file in ["uid_map", "gid_map"] {
         std::fs::File::options()
             .write(true)

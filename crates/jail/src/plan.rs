@@ -26,6 +26,8 @@ pub struct Plan {
     pub hostname: String,
     /// The ids that stand for 0, 1, 2, ... inside.
     pub ids: IdBlock,
+    /// The ids that come after them inside. The kernel takes no map in one piece of what is mapped in two outside.
+    pub more_ids: Option<IdBlock>,
     /// Where it is written down which process is the sandbox's first.
     pub process: PathBuf,
     /// Most processes and threads, where no cgroup limits them; counted in the user namespace.

@@ -81,6 +81,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/unshare"),
     },
     Package {
+        name: "uidmap",
+        why: "newuidmap gives an ordinary user's sandboxes more than one id",
+        is_there: || exists("/usr/bin/newuidmap"),
+    },
+    Package {
         name: "btrfs-progs",
         why: "mkfs.btrfs makes the volume that sandboxes write on",
         is_there: || exists("/usr/sbin/mkfs.btrfs") || exists("/sbin/mkfs.btrfs"),

@@ -64,7 +64,9 @@ pub(super) fn text(findings: &Findings, colours: bool, width: usize) -> String {
 fn shown(protection: &Protection, paint: &Paint, width: usize) -> String {
     let name = protection.name;
     if protection.on {
-        let meaning = paint_lines(&column(name.text(), name.meaning(), width), name, paint);
+        let special = protection.why.as_ref().map(|why| format!(" Here, {why}.")).unwrap_or_default();
+        let meaning = format!("{}{special}", name.meaning());
+        let meaning = paint_lines(&column(name.text(), &meaning, width), name, paint);
         return format!("  {} {meaning}\n", paint.good("on "));
     }
     let why = protection.why.as_deref().unwrap_or("nobody says why");

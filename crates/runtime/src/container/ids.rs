@@ -43,6 +43,8 @@ pub(crate) enum Ids {
 pub(crate) struct HeldIds {
     /// As root of who builds the walls sees them.
     pub(crate) block: IdBlock,
+    /// Those after it inside.
+    pub(crate) more: Option<IdBlock>,
     /// Who root inside is on the host.
     pub(crate) owner: Owner,
     _held: Option<HeldBlock>,
@@ -62,17 +64,15 @@ impl Ids {
         match self {
             Ids::Blocks(blocks) => Ok(blocks.take()?.map(|held| {
                 let block = held.ids();
-                HeldIds { block, owner: Owner { user: block.first, group: block.first }, _held: Some(held) }
+                HeldIds { block, more: None, owner: Owner { user: block.first, group: block.first }, _held: Some(held) }
             })),
-            Ids::Own(ids) => {
-                let more = ids.more.as_ref().map_or(0, |more| more.count);
-                Ok(Some(HeldIds {
-                    // Root of the user's own namespace, and whoever else is in it.
-                    block: IdBlock { first: 0, count: 1 + more },
-                    owner: Owner { user: ids.user, group: ids.group },
-                    _held: None,
-                }))
-            }
+            // Root of the user's own namespace, and whoever else is in it.
+            Ids::Own(ids) => Ok(Some(HeldIds {
+                block: IdBlock { first: 0, count: 1 },
+                more: ids.more.as_ref().map(|more| IdBlock { first: 1, count: more.count }),
+                owner: Owner { user: ids.user, group: ids.group },
+                _held: None,
+            })),
         }
     }
 }

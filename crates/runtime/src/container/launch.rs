@@ -111,6 +111,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
         ids: share.ids.block,
+        more_ids: share.ids.more,
         rights: shares.standing.rights.clone(),
         process: shares.volume.process_file(&spec.id),
         counts_processes: shares.counts_processes(),

@@ -115,6 +115,8 @@ pub(crate) struct Places {
     pub(crate) scratch: PathBuf,
     /// Its ids, as root of those rights sees them.
     pub(crate) ids: IdBlock,
+    /// Those after them inside.
+    pub(crate) more_ids: Option<IdBlock>,
     /// Whether this host has landlock.
     pub(crate) landlock: bool,
 }
@@ -136,6 +138,7 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         prestart: spec.prestart,
         program_group: true,
     };
+    let last_id = places.ids.count + places.more_ids.map_or(0, |more| more.count) - 1;
     let real = places.rights == Rights::Root;
     let options = if real { OVERLAY_OPTIONS } else { USER_OVERLAY_OPTIONS };
     Ok(Plan {
@@ -146,13 +149,14 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         owners: if real { Owners::Mapped } else { Owners::Plain },
         overlay_options: options.map(str::to_owned).into(),
         device_source: if real { DeviceSource::Nodes } else { DeviceSource::Mounts },
-        terminal_group: (places.ids.count > TERMINAL_GROUP).then_some(TERMINAL_GROUP),
+        terminal_group: (last_id >= TERMINAL_GROUP).then_some(TERMINAL_GROUP),
         rights: places.rights,
         agent: places.agent,
         agent_config: serde_json::to_string(&config).expect("a struct of texts is always JSON"),
         socket: places.socket,
         hostname: spec.hostname.clone(),
         ids: places.ids,
+        more_ids: places.more_ids,
         cgroup_tasks: places.cgroup_tasks,
         program_tasks: places.program_tasks,
         writable: places.hidden_layers,
@@ -208,6 +212,8 @@ pub(crate) fn preset_files(hostname: &str) -> [(&'static str, String); 3] {
 
 #[cfg(test)]
 mod tests {
+    use jail::rights::UserIds;
+
     use super::*;
     use crate::spec::{Rootfs, RootfsMount, SandboxId};
 
@@ -231,8 +237,8 @@ mod tests {
         }
     }
 
-    fn made() -> Plan {
-        let places = Places {
+    fn places() -> Places {
+        Places {
             rights: Rights::Root,
             process: "/v/process".into(),
             counts_processes: false,
@@ -244,9 +250,13 @@ mod tests {
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },
+            more_ids: None,
             landlock: true,
-        };
-        plan(&spec(), places, "secret").unwrap()
+        }
+    }
+
+    fn made() -> Plan {
+        plan(&spec(), places(), "secret").unwrap()
     }
 
     #[test]
@@ -277,6 +287,25 @@ mod tests {
         assert!(plan.read_only.iter().any(|path| path == "/proc/sysrq-trigger"));
         assert!(plan.ids.first > 0, "root inside must not be root outside");
         assert!(plan.devices.iter().all(|d| matches!((d.major, d.minor), (1, 3 | 5 | 7 | 8 | 9) | (5, 0))));
+    }
+
+    #[test]
+    fn an_ordinary_user_does_the_same_by_other_means() {
+        let user = |more_ids| {
+            let rights = Rights::User(UserIds { user: 1000, group: 1000, more: None });
+            let places =
+                Places { rights, counts_processes: true, ids: IdBlock { first: 0, count: 1 }, more_ids, ..places() };
+            plan(&spec(), places, "secret").unwrap()
+        };
+        let (real, own) = (made(), user(None));
+        assert_eq!((own.owners, own.device_source), (Owners::Plain, DeviceSource::Mounts));
+        assert_eq!((own.processes_max, own.agent_nice, own.terminal_group), (Some(64), 0, None));
+        assert_eq!((real.processes_max, real.agent_nice, real.terminal_group), (None, -20, Some(5)));
+        assert!(own.overlay_options.contains(&"userxattr".to_owned()));
+        assert_eq!(user(Some(IdBlock { first: 1, count: 65_535 })).terminal_group, Some(5));
+        // What is behind walls is so for both.
+        assert_eq!((&own.masked, &own.read_only, &own.seccomp), (&real.masked, &real.read_only, &real.seccomp));
+        assert_eq!((&own.capabilities, own.landlock), (&real.capabilities, real.landlock));
     }
 
     #[test]
