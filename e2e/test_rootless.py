@@ -48,7 +48,8 @@ class User:
         With a range of ids, it happens in a mount namespace in which the files that give him one are in the place of the
         host's: those are never changed.
         """
-        own = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", *map(str, words)]
+        ids = ["--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
+        own = ["setpriv", *ids, "env", f"HOME={self.folder}", *map(str, words)]
         if not self.with_range:
             return own
         binds = [f"mount --bind {self.folder / name} /etc/{name}" for name in ("passwd", "subuid", "subgid")]
@@ -61,7 +62,7 @@ class User:
             capture_output=True,
             text=True,
             timeout=600,
-            env={**clean_environment(), "HOME": str(self.folder)},
+            env=clean_environment(),
             cwd=self.folder,
             check=check,
         )
