@@ -364,6 +364,8 @@ async def test_a_killed_server_leaves_nothing_to_the_next_one(user: User, name: 
     assert len(agents) == 1
     assert json.loads(next((home / "sandboxes").glob("*/process")).read_text())["pid"] == agents[0]
     server.kill()
+    with pytest.raises(MicrosandboxError):
+        await sandbox.stop()
     assert "msb-agent" in command_line(agents[0])
     again = user.start(home=home)
     monkeypatch.setenv("MSB_SERVER_URL", again.url)

@@ -74,7 +74,8 @@ impl Watch {
         let mut canaries = vec![ground.folder().join("canary")];
         let name = format!("msb-canary-{}", std::process::id());
         canaries.extend(CANARY_PLACES.iter().map(|place| Path::new(place).join(&name)));
-        canaries.retain(|canary| canary.parent().is_some_and(Path::is_dir));
+        // A user has fewer places for them.
+        canaries.retain(|canary| canary.parent().is_some_and(is_writable));
         for canary in &canaries {
             fs_err::write(canary, "canary").act("write a canary")?;
         }
@@ -171,6 +172,11 @@ impl Drop for Watch {
             let _ = fs_err::remove_file(canary);
         }
     }
+}
+
+fn is_writable(directory: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    directory.is_dir() && access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 /// What a file is: length, times, owner, mode; and its text if it is short.
