@@ -134,16 +134,19 @@ class Server:
         *arguments: str,
         dev: bool = True,
         log_level: str | None = None,
-        msb: Sequence[str] = (),
+        inside: Sequence[str] = (),
+        programs: Path = PROGRAMS,
     ) -> Server:
         """Start a server on a free port and wait for the line that says where it listens.
 
-        With `dev`, it is one that asks for no keys. `msb` is what starts the program, if somebody else shall.
+        With `dev`, it is one that asks for no keys. It has no network, so that this machine's own stays as it is,
+        unless it is started inside another machine's, or by somebody who cannot change it, by the words in `inside`.
         """
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()
-        flags = [*(["--dev"] if dev else []), "--port", "0", "--home", home, *arguments]
-        command = [*(msb or [PROGRAMS / "msb"]), "server", "start", *flags]
+        network = [] if inside else ["--no-network"]
+        flags = [*(["--dev"] if dev else []), *network, "--port", "0", "--home", home, *arguments]
+        command = [*inside, programs / "msb", "server", "start", *flags]
         environment = clean_environment()
         if log_level:
             environment["MSB_LOG"] = log_level

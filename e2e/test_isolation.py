@@ -61,7 +61,7 @@ def msb(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def doctor(home: Path, *arguments: str) -> dict[str, Any]:
-    done = msb("doctor", "--json", "--home", home, "--min-isolation", "any", *arguments)
+    done = msb("doctor", "--no-network", "--json", "--home", home, "--min-isolation", "any", *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -111,7 +111,7 @@ def test_the_doctor_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_the_doctor_speaks_to_people_without_colours_where_nobody_sees_them(tmp_path: Path) -> None:
-    done = msb("doctor", "--home", tmp_path)
+    done = msb("doctor", "--no-network", "--home", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\x1b" not in done.stdout
     assert all(len(line) <= 100 for line in done.stdout.splitlines())
@@ -139,14 +139,16 @@ async def test_the_doctor_sees_a_server(python: PythonSandbox, server: Server) -
 def test_below_the_demanded_level_no_server_starts_and_it_says_what_is_missing(tmp_path: Path) -> None:
     missing = off(doctor(tmp_path)["isolation"])
     need(missing, "this host has every protection: nothing can be missing")
-    done = msb("server", "start", "--dev", "--port", "0", "--home", tmp_path, "--min-isolation", "complete")
+    done = msb(
+        "server", "start", "--dev", "--no-network", "--port", "0", "--home", tmp_path, "--min-isolation", "complete"
+    )
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
     for name, one in missing.items():
         assert name in done.stderr
         assert one["why"] in done.stderr
-    assert msb("doctor", "--home", tmp_path, "--min-isolation", "complete").returncode == 3
-    assert msb("doctor", "--home", tmp_path, "--min-isolation", "most").returncode == 2
+    assert msb("doctor", "--no-network", "--home", tmp_path, "--min-isolation", "complete").returncode == 3
+    assert msb("doctor", "--no-network", "--home", tmp_path, "--min-isolation", "most").returncode == 2
 
 
 async def test_at_the_demanded_level_sandboxes_start(

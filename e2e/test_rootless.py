@@ -71,7 +71,7 @@ class User:
         return self.run(self.folder / "bin" / "msb", *arguments)
 
     def start(self, *arguments: str, home: Path | None = None) -> Server:
-        server = Server.start(home or self.home, *arguments, msb=self.command(self.folder / "bin" / "msb"))
+        server = Server.start(home or self.home, *arguments, inside=self.command(), programs=self.folder / "bin")
         self.servers.append(server)
         return server
 

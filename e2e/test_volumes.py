@@ -29,7 +29,8 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Give a server of its own; the one of the whole run starts before it, so that it is not taken for its leavings."""
     need_everything()
     base = tmp_path_factory.mktemp("shared")
     data, archive = base / "data", base / "archive"

@@ -33,7 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "args null",
         "timeouts beyond a day",
         "volumes are refused",
-        "ports are refused",
+        "ports are pairs",
         "unknown config keys are ignored",
         "a batch is served",
         "in a batch no id is silence",

@@ -58,7 +58,7 @@ async def test_what_is_not_said_is_the_default(
         *(case("image is text", "image", bad) for bad in (5, ["microsandbox/python"], {})),
         *(case("envs", "envs", bad) for bad in (["NOT AN ASSIGNMENT"], ["=x"], ["A=\x00"], [5], "A=1", {"A": "1"})),
         *(case("volumes", "volumes", bad) for bad in (["/etc:/etc"], ["x"], "a:b", [5])),
-        *(case("ports", "ports", bad) for bad in (["80:80"], ["x"], 80, [80])),
+        *(case("ports", "ports", bad) for bad in (["80"], ["x"], ["80:0"], 80, [80])),
         *(case("workdir", "workdir", bad) for bad in ("relative", "", 5, "/a\x00")),
     ],
 )

@@ -65,7 +65,8 @@ fn make() -> io::Result<(UnixListener, TcpListener)> {
     ];
     for one in calls {
         match run::answer(attempt(&[one], CALL_SECONDS), 0) {
-            Answer::Returned(_) => {}
+            // Message queues may be closed to sandboxes altogether: then this one has none to leave.
+            Answer::Returned(_) | Answer::Error(libc::EACCES) => {}
             other => return Err(io::Error::other(format!("a trace was not made: {other}"))),
         }
     }

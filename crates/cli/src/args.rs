@@ -116,7 +116,7 @@ pub(crate) struct BuildBaseArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// Start it in the foreground; SIGINT and SIGTERM stop it with every sandbox
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Make a key and print it: the only time that it can be seen
     Keygen(KeygenArgs),
     /// List the keys that were made
@@ -203,6 +203,10 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) allow_rootfs: Vec<PathBuf>,
 
+    /// Give no sandbox a network, and leave this machine's own untouched: no interface, no rule, no forwarding
+    #[arg(long)]
+    pub(crate) no_network: bool,
+
     /// Let clients have this directory, and those below it, in sandboxes; with :ro at its end they can only read them
     /// (can be given several times)
     #[arg(long, value_name = "DIR[:ro]")]
@@ -257,6 +261,10 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "LEVEL", default_value = "contained")]
     pub(crate) min_isolation: Level,
 
+    /// Leave this machine's own network untouched, as a server does with the same option
+    #[arg(long)]
+    pub(crate) no_network: bool,
+
     /// Look for images as a server does that may use this machine's own /usr
     #[arg(long)]
     pub(crate) allow_host_image: bool,
@@ -283,7 +291,7 @@ mod tests {
     fn start(arguments: &[&str]) -> Result<StartArgs, clap::Error> {
         let all = ["msb", "server", "start"].iter().chain(arguments);
         Args::try_parse_from(all).map(|args| match args.command {
-            Command::Server { command: ServerCommand::Start(arguments) } => arguments,
+            Command::Server { command: ServerCommand::Start(arguments) } => *arguments,
             other => panic!("{other:?}"),
         })
     }

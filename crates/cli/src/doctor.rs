@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::isolation::{Isolation, Level};
 use serde::Serialize;
+use server::Wish;
 
 use crate::args::DoctorArgs;
 use crate::doctor::images::Expected;
@@ -39,7 +40,8 @@ struct Findings {
 /// Looks at the machine, and tells.
 pub(crate) fn run(arguments: DoctorArgs) -> Result<(), Failure> {
     let home = failure::home(arguments.home)?;
-    let isolation = examine(&home)?;
+    let network = if arguments.no_network { Wish::Off } else { Wish::Enforced };
+    let isolation = examine(&home, network)?;
     let system = rustix::system::uname();
     let findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
@@ -78,14 +80,14 @@ fn width() -> usize {
 }
 
 /// Builds a sandbox below a directory that is there for this alone.
-fn examine(home: &Path) -> Result<Isolation, Failure> {
+fn examine(home: &Path, network: Wish) -> Result<Isolation, Failure> {
     let programs = programs::find()?;
     let place = Place::make(home)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::system("start the runtime"))?;
-    Ok(runtime.block_on(server::examine(&place.0, programs)))
+    Ok(runtime.block_on(server::examine(&place.0, programs, network)))
 }
 
 /// A private directory, removed in the end.

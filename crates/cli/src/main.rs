@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {
         Command::Server { command } => match command {
-            ServerCommand::Start(arguments) => start::run(arguments),
+            ServerCommand::Start(arguments) => start::run(*arguments),
             ServerCommand::Keygen(arguments) => keys::make(arguments),
             ServerCommand::Keys(arguments) => keys::list(arguments),
             ServerCommand::Revoke(arguments) => keys::revoke(arguments),

@@ -46,6 +46,7 @@ pub(crate) fn run(arguments: SelftestArgs) -> Result<(), Failure> {
         let work = move || Ok(work(&ground, &watched, &wanted)?);
         interrupt::blocking_unless_interrupted(work, "nothing of the test is left")
     };
+    watch::remove_canaries();
     let cleared = ground.clear();
     let report = worked?;
     cleared?;

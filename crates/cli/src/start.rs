@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use server::{Access, DiskStore, KeyState, Keys, Server, Settings};
+use server::{Access, DiskStore, KeyState, Keys, Server, Settings, Wish};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -35,6 +35,7 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
         allowed_volumes: arguments.allow_volume,
         disk: DiskStore { kind: arguments.disk_store.into(), size_mib: arguments.disk_store_size },
         defaults_from_registry,
+        network: if arguments.no_network { Wish::Off } else { Wish::Enforced },
         registries,
         min_isolation: arguments.min_isolation,
     };

@@ -18,6 +18,7 @@ pub mod isolation;
 pub mod json;
 pub mod limits;
 pub mod names;
+pub mod network;
 pub mod openrpc;
 mod params;
 mod requests;

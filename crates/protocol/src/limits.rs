@@ -416,3 +416,75 @@ pub const BASE_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Longest line that `msb registry login` takes for a password, in bytes; tokens of registries have a few thousand.
 pub const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest domain name, in characters.
+pub const DOMAIN_CHARS_MAX: usize = 253;
+/// Longest part of a domain name, in characters.
+pub const LABEL_CHARS_MAX: usize = 63;
+/// Most entries of a sandbox's allow-list.
+pub const NETWORK_ALLOWED_MAX: usize = 64;
+/// Most ports that one sandbox publishes.
+pub const PORTS_MAX: usize = 32;
+/// Most connections through the published ports of one sandbox at once; one more waits.
+pub const PORT_CONNECTIONS_MAX: usize = 256;
+/// How long the program behind a published port may take to accept a connection.
+pub const PORT_CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a published port waits before it accepts again after the kernel refused it a connection.
+pub const PORT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Most connections that one sandbox has with the internet at once; one more is refused.
+pub const NETWORK_FLOWS_MAX: u32 = 1024;
+/// Most connections that all sandboxes of a server have with the internet at once.
+pub const NETWORK_FLOWS_ALL_MAX: u32 = 32_768;
+/// Most jobs that wait for the thread that enters network namespaces.
+pub const NETWORK_VISITS_MAX: usize = 1024;
+/// How long the kernel may take to answer a message about networks.
+pub const NETLINK_WAIT: Duration = Duration::from_secs(5);
+/// Longest message of the kernel about networks, in bytes.
+pub const NETLINK_BYTES_MAX: usize = 64 * 1024;
+/// How long `nft` may take.
+pub const NFT_WAIT: Duration = Duration::from_secs(10);
+/// Most addresses of the host of which sandboxes are told at once that they cannot reach them; of others the host does not
+/// answer.
+pub const OWN_ADDRESSES_MAX: usize = 4096;
+/// How often the way through the host's own firewall is tried when the server starts.
+pub const FORWARD_PROBES_MAX: u32 = 5;
+/// How long one such try may take.
+pub const FORWARD_PROBE_WAIT: Duration = Duration::from_millis(100);
+/// Most lines a second about one sandbox's refused packets in the log; ten at once.
+pub const REFUSALS_LOGGED_MAX: u32 = 2;
+/// Most addresses that are open at once because a name server's answer named them, for one sandbox.
+pub const PINS_MAX: usize = 1024;
+/// Most addresses of one name server's answer that are told and opened.
+pub const PINS_PER_ANSWER_MAX: usize = 32;
+/// Longest time that an answer of a name server may be kept by a sandbox.
+pub const NAME_LIFE_MAX: Duration = Duration::from_secs(300);
+/// How much longer than the answer lives its addresses stay open.
+pub const PIN_GRACE: Duration = Duration::from_secs(60);
+/// Most questions for names that are under way at once, for all sandboxes; one more is not answered.
+pub const NAME_QUERIES_MAX: usize = 512;
+/// Most questions for names that are under way at once, for one sandbox.
+pub const NAME_QUERIES_PER_SANDBOX_MAX: usize = 32;
+/// Most connections that ask for names at once, for all sandboxes.
+pub const NAME_CONNECTIONS_MAX: usize = 128;
+/// Most connections that ask for names at once, for one sandbox.
+pub const NAME_CONNECTIONS_PER_SANDBOX_MAX: usize = 4;
+/// How long a connection that asks for names may be silent.
+pub const NAME_CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// Most questions on one such connection.
+pub const NAME_CONNECTION_QUERIES_MAX: usize = 100;
+/// Largest question for a name, in bytes.
+pub const NAME_QUERY_BYTES_MAX: usize = 512;
+/// Largest answer to one that is read, in bytes.
+pub const NAME_ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Largest answer to one in a datagram that is sent, in bytes, where the asker does not say that it takes more.
+pub const NAME_DATAGRAM_BYTES: usize = 512;
+/// Largest one where it does.
+pub const NAME_DATAGRAM_BYTES_MAX: usize = 1232;
+/// How long one name server of the host may take to answer.
+pub const NAME_SERVER_WAIT: Duration = Duration::from_secs(3);
+/// Most name servers of the host that are asked, one after the other.
+pub const NAME_SERVERS_MAX: usize = 3;
+/// Largest `/etc/resolv.conf` of the host that is read, in bytes.
+pub const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;
+/// Most names that lead one to the other before there is an address.
+pub const NAME_CHAIN_MAX: usize = 16;

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::limits::{COMMAND_ARGS_MAX, ENVS_BYTES_MAX, ENVS_MAX, TIMEOUT_MAX};
+use crate::network::NetworkError;
 
 /// Why a parameter was refused.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -53,6 +54,22 @@ pub enum ParamsError {
         /// The words.
         allowed: String,
     },
+    /// A parameter about the network is refused.
+    #[error("Invalid '{key}' parameter: {why}")]
+    Refused {
+        /// The parameter.
+        key: String,
+        /// Why.
+        #[source]
+        why: NetworkError,
+    },
+}
+
+/// One of a few words, or an object with one list.
+#[derive(Debug)]
+pub(crate) enum WordOrList {
+    Word(&'static str),
+    List(Vec<String>),
 }
 
 /// The parameters of one call, or of one object in them.
@@ -151,6 +168,36 @@ impl<'a> Params<'a> {
             item.as_str().map(str::to_owned).ok_or_else(wrong)
         };
         items.iter().enumerate().map(text).collect()
+    }
+
+    /// Reads one of two words, or an object that has one list of strings and nothing else.
+    pub(crate) fn optional_word_or_list(
+        &self,
+        key: &'static str,
+        words: [&'static str; 2],
+        list: &'static str,
+        most: usize,
+    ) -> Result<Option<WordOrList>, ParamsError> {
+        let allowed =
+            format!("\"{}\", \"{}\" or an object with an array \"{list}\" alone", words[0], words[1]);
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value {
+            Value::String(text) => {
+                let found = words.into_iter().find(|word| word == text);
+                let shown = || {
+                    format!("'{}'", text.chars().take(64).flat_map(char::escape_debug).collect::<String>())
+                };
+                found
+                    .map(|word| Some(WordOrList::Word(word)))
+                    .ok_or_else(|| self.wrong(key, allowed, shown()))
+            }
+            Value::Object(map) if map.len() == 1 && map.get(list).is_some_and(Value::is_array) => {
+                let inner = Params { map: Some(map), prefix: "config.network." };
+                inner.optional_texts(list, most).map(|texts| Some(WordOrList::List(texts)))
+            }
+            Value::Object(_) => Err(self.wrong(key, allowed, "another object")),
+            other => Err(self.wrong(key, allowed, describe(other))),
+        }
     }
 
     /// Reads the arguments of a command.

@@ -9,11 +9,12 @@ use schemars::{JsonSchema, Schema};
 use crate::agent::Language;
 use crate::calls::ParseError;
 use crate::limits::{
-    CONFIG_ITEMS_MAX, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_MAX, IO_WEIGHT_MIN, OPEN_FILES_MAX,
-    OPEN_FILES_MIN, PIDS_MAX, PIDS_MIN,
+    CONFIG_ITEMS_MAX, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_MAX, IO_WEIGHT_MIN, NETWORK_ALLOWED_MAX,
+    OPEN_FILES_MAX, OPEN_FILES_MIN, PIDS_MAX, PIDS_MIN, PORTS_MAX,
 };
 use crate::names::{NamespaceName, SandboxName};
-use crate::params::{Params, ParamsError};
+use crate::network::{Allowed, Network, PublishedPort};
+use crate::params::{Params, ParamsError, WordOrList};
 
 /// The parameters of one method.
 pub(crate) trait Parameters: JsonSchema + Sized {
@@ -95,9 +96,12 @@ pub struct Config {
     /// The server's operator says which there can be.
     #[schemars(default)]
     pub volumes: Vec<String>,
-    /// `host:guest` ports; must be empty on this server.
-    #[schemars(default)]
-    pub ports: Vec<String>,
+    /// `host:guest` ports: a port of the server's loopback interface that leads to one of the sandbox; 0 takes a free one.
+    #[schemars(default, with = "Vec<String>")]
+    pub ports: Vec<PublishedPort>,
+    /// Whom its programs may reach: "none", "public" (the internet, and neither private addresses nor the host's own), or
+    /// an object with an array `allow` of domains, `*.domains`, addresses and ranges, each with `:port` or without.
+    pub network: Option<Network>,
     /// Environment variables as `NAME=value`; a later one wins.
     #[schemars(default, with = "Vec<String>")]
     pub envs: Vec<(String, String)>,
@@ -257,7 +261,8 @@ impl Config {
             io_weight: config.optional_whole("io_weight", IO_WEIGHT_MIN, IO_WEIGHT_MAX)?,
             disk: config.optional_whole("disk", DISK_MIB_MIN, DISK_MIB_MAX)?,
             volumes: config.optional_texts("volumes", CONFIG_ITEMS_MAX)?,
-            ports: config.optional_texts("ports", CONFIG_ITEMS_MAX)?,
+            ports: ports(config)?,
+            network: network(config)?,
             envs: config.optional_assignments("envs")?,
             workdir: config.optional_absolute_path("workdir")?,
         })
@@ -266,6 +271,50 @@ impl Config {
     /// Returns the processors that were asked for, in thousandths of one.
     pub fn wanted_cpu_millis(&self) -> Option<u32> {
         self.cpu_millis.or(self.cpus.map(|cpus| cpus.saturating_mul(1000)))
+    }
+}
+
+fn ports(config: &Params<'_>) -> Result<Vec<PublishedPort>, ParamsError> {
+    let texts = config.optional_texts("ports", PORTS_MAX)?;
+    let refused = |error| ParamsError::Refused { key: config.path("ports"), why: error };
+    texts.iter().map(|text| PublishedPort::parse(text).map_err(refused)).collect()
+}
+
+/// Reads a policy; whatever is none is an error, never an open network.
+fn network(config: &Params<'_>) -> Result<Option<Network>, ParamsError> {
+    let Some(allow) = config.optional_word_or_list("network", NETWORK_WORDS, "allow", NETWORK_ALLOWED_MAX)?
+    else {
+        return Ok(None);
+    };
+    let refused = |error| ParamsError::Refused { key: config.path("network"), why: error };
+    match allow {
+        WordOrList::Word("none") => Ok(Some(Network::None)),
+        WordOrList::Word(_) => Ok(Some(Network::Public)),
+        WordOrList::List(texts) => {
+            let entries = texts.iter().map(|text| Allowed::parse(text).map_err(refused));
+            Ok(Some(Network::Allow(entries.collect::<Result<_, _>>()?)))
+        }
+    }
+}
+
+/// The policies that are one word.
+const NETWORK_WORDS: [&str; 2] = ["none", "public"];
+
+impl JsonSchema for Network {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Network".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+        schemars::json_schema!({"anyOf": [
+            {"type": "string", "enum": NETWORK_WORDS},
+            {
+                "type": "object",
+                "properties": {"allow": {"type": "array", "items": {"type": "string"}, "maxItems": NETWORK_ALLOWED_MAX}},
+                "required": ["allow"],
+                "additionalProperties": false,
+            },
+        ]})
     }
 }
 

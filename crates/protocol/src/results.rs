@@ -163,6 +163,15 @@ pub struct SandboxMetrics {
     pub memory_usage: Option<u64>,
     /// Bytes of the writable layer.
     pub disk_usage: Option<u64>,
+    /// Whom its programs may reach: `public` or `allow`; absent where that is nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// How many packets and questions for names were refused because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_denied: Option<u64>,
+    /// Its published ports, as `host:guest`, with the host's ports as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// An image of the server's store.

@@ -6,9 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use protocol::isolation::Isolation;
+use protocol::isolation::{Isolation, Protection};
 
 use crate::agent::{ConnectError, Connection};
+use crate::network::NetworkUse;
 use crate::spec::SandboxSpec;
 
 /// A future that can be sent between threads.
@@ -20,6 +21,9 @@ pub trait Backend: Send + Sync {
     ///
     /// Dropping the future ends the attempt; what it made is removed in the background and by [`Backend::drain`].
     fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, StartError>>;
+
+    /// Says whether policies about the network are enforced, and if not, why; a spec with one is refused then.
+    fn network(&self) -> Protection;
 
     /// Returns the most that a sandbox can be allowed to write, in MiB; `None` where that cannot be limited.
     fn disk_mib_max(&self) -> Option<u32>;
@@ -48,6 +52,11 @@ pub trait Sandbox: Send + Sync {
     /// Counts the processes that the kernel killed because its memory limit was reached, since it began. One short read:
     /// it is done before every call.
     fn oom_kills(&self) -> io::Result<u64>;
+
+    /// Reads how it uses the network. One short question to the kernel.
+    fn network(&self) -> io::Result<NetworkUse> {
+        Ok(NetworkUse::default())
+    }
 
     /// Says what protects it, as it is now. Reads some small files.
     fn isolation(&self) -> Isolation;

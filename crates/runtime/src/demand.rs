@@ -64,6 +64,10 @@ impl Backend for Demanding {
         self.backend.try_walls()
     }
 
+    fn network(&self) -> Protection {
+        self.backend.network()
+    }
+
     fn disk_mib_max(&self) -> Option<u32> {
         self.backend.disk_mib_max()
     }
@@ -98,6 +102,8 @@ mod tests {
             workdir: None,
             user: None,
             prestart: None,
+            network: protocol::network::Network::None,
+            ports: Vec::new(),
         }
     }
 

@@ -212,6 +212,10 @@ impl Backend for Fake {
         Box::pin(std::future::ready(self.shared.isolation()))
     }
 
+    fn network(&self) -> Protection {
+        Protection::off(ProtectionName::NetworkPolicy, "this kind of wall has no network")
+    }
+
     fn disk_mib_max(&self) -> Option<u32> {
         None
     }

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod container;
 mod demand;
 pub mod fake;
+pub mod network;
 pub mod spec;
 pub mod volume;
 

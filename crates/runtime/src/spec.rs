@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use protocol::agent::Language;
 use protocol::limits::{DIRECTORY_PATH_BYTES_MAX, ENV_BYTES_MAX, SPEC_ENVS_BYTES_MAX};
+use protocol::network::{Network, PublishedPort};
 use protocol::user::User;
 
 use crate::backend::StartError;
@@ -78,6 +79,10 @@ pub struct SandboxSpec {
     pub user: Option<String>,
     /// The language whose kernel is started ahead.
     pub prestart: Option<Language>,
+    /// Whom its programs may reach.
+    pub network: Network,
+    /// The host's ports that lead into it.
+    pub ports: Vec<PublishedPort>,
 }
 
 impl SandboxSpec {
@@ -172,6 +177,8 @@ mod tests {
             workdir: None,
             user: None,
             prestart: None,
+            network: Network::None,
+            ports: vec![],
         };
         change(&mut spec);
         spec.check().err().map(|error| error.to_string())

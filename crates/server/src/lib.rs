@@ -49,5 +49,6 @@ pub use keys::{
     SecretError, scope, scope_text,
 };
 pub use open::{OpenError, Programs, Server, Settings, examine};
+pub use runtime::network::Wish;
 pub use runtime::volume::{DiskStore, DiskStoreKind};
 pub use store::StoreError;

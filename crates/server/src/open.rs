@@ -9,6 +9,7 @@ use image::registry::RegistryConfig;
 use image::{Allowed, Images, ResolveError};
 use protocol::isolation::{Isolation, Level};
 use runtime::container::{self, ContainerBackend};
+use runtime::network::Wish;
 use runtime::volume::{AllowedVolume, DiskStore};
 use runtime::{Backend, Demanding};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub disk: DiskStore,
     /// The registries that images are pulled from.
     pub registries: RegistryConfig,
+    /// What sandboxes have of the network.
+    pub network: Wish,
     /// Whether the two default images are looked for in the default registry too.
     pub defaults_from_registry: bool,
     /// What every sandbox must have.
@@ -108,7 +111,7 @@ impl Server {
             .map_err(OpenError::Volume)?;
         // First the backend: it ends sandboxes of an earlier server, which may use the host image that is there.
         let programs = container::Programs { jail, agent };
-        let backend = ContainerBackend::open(home.path(), programs, &settings.disk)?;
+        let backend = ContainerBackend::open(home.path(), programs, &settings.disk, settings.network)?;
         let backend = demand(backend, settings.min_isolation)?;
         let allowed = Allowed { host: settings.allow_host_image, rootfs: settings.allowed_rootfs };
         let images =
@@ -129,9 +132,9 @@ impl Server {
 }
 
 /// Finds out what walls this machine can have, by building some below an empty directory.
-pub async fn examine(directory: &Path, programs: Programs) -> Isolation {
+pub async fn examine(directory: &Path, programs: Programs, network: Wish) -> Isolation {
     let Programs { jail, agent } = programs;
-    container::examine(directory, container::Programs { jail, agent }).await
+    container::examine(directory, container::Programs { jail, agent }, network).await
 }
 
 /// Builds a sandbox to see what protects those of this server, and refuses to go on with less than is demanded.

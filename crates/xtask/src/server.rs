@@ -32,7 +32,8 @@ impl Server {
     pub(crate) fn start(workspace: &Workspace, profile: Profile, name: &str) -> Result<Server> {
         let log = workspace.target.join(format!("{name}-server.log"));
         let mut command = Command::new(workspace.target.join(profile.folder()).join("msb"));
-        command.args(["server", "start", "--dev", "--port", "0", "--home"]);
+        // The network of the machine that measures or tries out is nobody's to change.
+        command.args(["server", "start", "--dev", "--no-network", "--port", "0", "--home"]);
         command.arg(workspace.target.join(format!("{name}-home")));
         println!("   $ {}", process::shown(&command));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log)?.into_parts().0);

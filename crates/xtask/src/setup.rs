@@ -86,6 +86,16 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/newuidmap"),
     },
     Package {
+        name: "nftables",
+        why: "the rules of what sandboxes may reach",
+        is_there: || exists("/usr/sbin/nft"),
+    },
+    Package {
+        name: "iproute2",
+        why: "tests make machines with a network of their own",
+        is_there: || exists("/usr/sbin/ip") || exists("/sbin/ip") || exists("/usr/bin/ip"),
+    },
+    Package {
         name: "btrfs-progs",
         why: "mkfs.btrfs makes the volume that sandboxes write on",
         is_there: || exists("/usr/sbin/mkfs.btrfs") || exists("/sbin/mkfs.btrfs"),

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -154,11 +155,13 @@ fn start_server(folder: &Path) -> Result<(Child, SocketAddr), SelftestError> {
     let log = folder.join("server.log");
     let errors = fs_err::File::create(&log).act("make the server's log")?;
     let mut server = Command::new(msb)
-        .args(["server", "start", "--dev", "--port", "0", "--home"])
+        .args(["server", "start", "--dev", "--no-network", "--port", "0", "--home"])
         .arg(folder.join("server"))
         .arg("--allow-rootfs")
         .arg(folder)
         .env_remove("MICROSANDBOX_HOME")
+        // Signals of the terminal are for this program alone: it ends the server.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors.into_parts().0)

@@ -39,6 +39,15 @@ pub(crate) struct Stage<'a> {
     traces: traces::Traces,
 }
 
+/// Makes an answer of what a scene said.
+fn said(played: Result<String, CallError>) -> Played {
+    let answer = match played {
+        Ok(text) => Answer::Said(text),
+        Err(error) => Answer::Unable(error.to_string()),
+    };
+    Played::Answered(answer, None)
+}
+
 impl<'a> Stage<'a> {
     /// Takes over the attacker and the neighbour, which run.
     pub(crate) fn new(ground: &'a Ground, neighbour: Neighbour) -> Stage<'a> {
@@ -65,6 +74,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn play(&mut self, scene: Scene) -> Played {
         let played = match scene {
             Scene::OfNeighbour(trace) => return self.of_neighbour(trace),
+            Scene::Exhaust(thing) => return self.exhaust(thing),
             Scene::OfPredecessor(trace) => return self.of_predecessor(trace),
             Scene::FillDisk => return self.fill("disk_limit", "fill-disk"),
             Scene::FillInodes => return self.fill("inode_limit", "fill-inodes"),
@@ -75,7 +85,6 @@ impl<'a> Stage<'a> {
             Scene::OddFiles => self.removed("odd-files", 0),
             Scene::DeepTree => self.removed("deep-tree", 3000),
             Scene::HugeDirectory => self.removed("huge-directory", 20_000),
-            Scene::Exhaust(thing) => self.exhaust(thing),
             Scene::Bomb(kind) => self.pressed(&pressure::bomb(kind)),
             Scene::BusyLoops => self.pressed(&["busy", "8"]),
             Scene::SyncStorm => self.pressed(&["sync"]),
@@ -83,11 +92,7 @@ impl<'a> Stage<'a> {
             Scene::Stubborn => self.pressed(&["stubborn"]),
             Scene::Outlive => self.pressed(&["outlive"]),
         };
-        let answer = match played {
-            Ok(text) => Answer::Said(text),
-            Err(error) => Answer::Unable(error.to_string()),
-        };
-        Played::Answered(answer, None)
+        said(played)
     }
 
     /// Runs the inside part of a scene.

@@ -59,7 +59,6 @@ pub(crate) struct Watch {
     server: u32,
     /// The part of a cgroup's path that is the server's own.
     key: String,
-    canaries: Vec<PathBuf>,
     files: BTreeMap<PathBuf, String>,
     switches: BTreeMap<&'static str, String>,
     mounts: BTreeSet<String>,
@@ -72,8 +71,7 @@ impl Watch {
     pub(crate) fn begin(ground: &Ground, programs: &[PathBuf]) -> Result<Watch, SelftestError> {
         let home = fs_err::metadata(ground.home()).act("look at the server's home")?;
         let mut canaries = vec![ground.folder().join("canary")];
-        let name = format!("msb-canary-{}", std::process::id());
-        canaries.extend(CANARY_PLACES.iter().map(|place| Path::new(place).join(&name)));
+        canaries.extend(self::canaries());
         // A user has fewer places for them.
         canaries.retain(|canary| canary.parent().is_some_and(is_writable));
         for canary in &canaries {
@@ -85,7 +83,6 @@ impl Watch {
             folder: ground.folder().to_owned(),
             server: ground.server_pid(),
             key: format!("{:x}-{:x}", home.dev(), home.ino()),
-            canaries,
             files: files.act("look at canaries")?,
             switches: SWITCHES.iter().filter_map(|path| Some((*path, read(path)?))).collect(),
             mounts: BTreeSet::new(),
@@ -166,11 +163,16 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        for canary in &self.canaries {
-            let _ = fs_err::remove_file(canary);
-        }
+/// Where canaries are outside of the test's own folder.
+fn canaries() -> impl Iterator<Item = PathBuf> {
+    let name = format!("msb-canary-{}", std::process::id());
+    CANARY_PLACES.iter().map(move |place| Path::new(place).join(&name))
+}
+
+/// Removes the canaries, also those of a watch that was given up.
+pub(crate) fn remove_canaries() {
+    for canary in canaries() {
+        let _ = fs_err::remove_file(canary);
     }
 }
 

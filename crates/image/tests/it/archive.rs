@@ -209,10 +209,14 @@ fn a_root_file_system_becomes_an_image_of_one_layer() {
 fn what_is_saved_for_docker_is_compressed() {
     let (_images, store) = open();
     let tree = tar_of(&[("etc/motd", "a text that is there again and again\n".repeat(1000))]);
-    let mut files = Files::new();
-    let entry = add_image(&mut files, std::slice::from_ref(&tree), "amd64");
-    add_index(&mut files, &[entry]);
-    let images = load_bytes(&store, &tar_of_files(&files), &options(Some("a/b:1"))).unwrap().tag().unwrap();
+    let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&tree)]}});
+    let manifest = json!([{"Config": "c", "RepoTags": ["a/b:1"], "Layers": ["l"]}]);
+    let plain = tar_of(&[
+        ("l", tree.clone()),
+        ("c", config.to_string().into_bytes()),
+        ("manifest.json", manifest.to_string().into_bytes()),
+    ]);
+    let images = load_bytes(&store, &plain, &options(None)).unwrap().tag().unwrap();
     assert_eq!(images[0].layers[0].blob, digest(&tree), "it came plain");
     let bytes = saved(&store, &images, Format::Docker);
     assert!(bytes.len() < tree.len() / 2, "{} bytes of {}", bytes.len(), tree.len());
@@ -225,6 +229,7 @@ fn what_is_saved_for_docker_is_compressed() {
     let (_other, other) = open();
     let loaded = load_bytes(&other, &bytes, &options(None)).unwrap().tag().unwrap();
     assert_eq!((&loaded[0].layers[0].blob, &loaded[0].layers[0].diff_id), (&digest(&read), &digest(&tree)));
+    assert_eq!(saved(&other, &loaded, Format::Docker), bytes, "what is compressed is written as it is");
     image::pull::unpack_image(&other, &loaded[0]).unwrap();
     let root = other.layer(&digest(&tree)).unwrap();
     assert!(fs_err::read_to_string(root.join("etc/motd")).unwrap().starts_with("a text"));

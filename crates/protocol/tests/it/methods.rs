@@ -70,8 +70,8 @@ fn every_parameter_that_is_read_is_described() {
         "sandbox": "s", "namespace": "n", "language": "python", "code": "1", "timeout": 1, "timeout_ms": 1,
         "command": "c", "args": ["a"], "image": "i", "pull": "always",
         "config": {
-            "image": "i", "pull": "never", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["1:2"],
-            "envs": ["A=b"], "workdir": "/w", "pids": 32, "open_files": 512, "shm": 1, "io_weight": 1,
+            "image": "i", "pull": "never", "memory": 1, "cpus": 1, "cpu_millis": 10, "volumes": ["a:b"], "ports": ["0:2"],
+            "network": "none", "envs": ["A=b"], "workdir": "/w", "pids": 32, "open_files": 512, "shm": 1, "io_weight": 1,
         },
     });
     for method in METHODS {

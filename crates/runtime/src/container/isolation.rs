@@ -17,6 +17,7 @@ use protocol::limits::{OPEN_FILES_MAX, PIDS_MAX};
 
 use super::plan::{CAPABILITIES, DEVICES, MASKED, READ_ONLY};
 use super::rights::Standing;
+use crate::network::INTERFACE;
 
 /// The kind of this wall.
 pub(super) const KIND: &str = "container";
@@ -81,7 +82,14 @@ impl Seen {
     }
 
     /// Says of each protection whether it is there.
-    pub(super) fn protections(&self, standing: &Standing) -> Vec<Protection> {
+    ///
+    /// `network` is what the server says of its policies, and `connected` whether the sandbox has one.
+    pub(super) fn protections(
+        &self,
+        standing: &Standing,
+        network: &Protection,
+        connected: bool,
+    ) -> Vec<Protection> {
         let mut all = vec![self.user_namespace(&standing.rights), self.id_range(standing)];
         for ((name, own), (_, protection)) in self.namespaces.iter().zip(NAMESPACES) {
             let shared = || format!("the {name} namespace is the server's own");
@@ -90,15 +98,21 @@ impl Seen {
         all.extend([self.masked_paths(), self.devices_closed(), self.set_id_powerless()]);
         all.extend([self.capabilities(), self.no_new_privs(), self.seccomp()]);
         all.extend([self.descriptors_closed(), self.core_dumps_off(), self.open_files_limit()]);
-        all.push(self.network_policy());
+        all.push(self.network_policy(network, connected));
         all
     }
 
-    fn network_policy(&self) -> Protection {
+    /// A sandbox with nothing but a loopback interface reaches nobody, whatever is enforced; that others could have no
+    /// network either is said all the same.
+    fn network_policy(&self, network: &Protection, connected: bool) -> Protection {
         let name = ProtectionName::NetworkPolicy;
         let mut interfaces = self.interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
-        match interfaces.find(|interface| *interface != "lo") {
-            None => Protection::on(name),
+        let wanted: &[&str] = if connected && network.on { &["lo", INTERFACE] } else { &["lo"] };
+        match interfaces.find(|interface| !wanted.contains(interface)) {
+            None => {
+                let why = network.why.as_ref().map(|why| format!("no sandbox here has a network: {why}"));
+                Protection { name, on: true, why, mend: network.mend.clone() }
+            }
             Some(other) => Protection::off(name, format!("nothing decides what {other} reaches")),
         }
     }
@@ -221,11 +235,15 @@ impl Seen {
     /// The agent has sockets, pipes and files in memory, and the one file by which programs enter their cgroup.
     fn descriptors_closed(&self) -> Protection {
         let name = ProtectionName::DescriptorsClosed;
+        let entry = |target: &str| {
+            let name = target.rsplit('/').next().unwrap_or_default();
+            target.contains("/microsandbox/") && ["tasks", "cgroup.procs", "cgroup.threads"].contains(&name)
+        };
         let known = |target: &&String| {
             !target.starts_with('/')
                 || target.starts_with("/memfd:")
-                || target.starts_with("/dev/")
-                || (target.ends_with("/tasks") || target.ends_with("/cgroup.procs"))
+                || *target == "/dev/null"
+                || entry(target)
         };
         match self.descriptors.iter().find(|target| !known(target)) {
             None => Protection::on(name),
@@ -430,6 +448,8 @@ Max open files            20000                20000                files     \n
         }
     }
 
+    const OPEN: Protection =
+        Protection { name: ProtectionName::NetworkPolicy, on: true, why: None, mend: None };
     const REAL: Standing = Standing { rights: Rights::Root, one_id: None };
 
     fn user(more: Option<SubIds>) -> Standing {
@@ -442,7 +462,7 @@ Max open files            20000                20000                files     \n
     fn off(change: impl FnOnce(&mut Seen)) -> Vec<&'static str> {
         let mut seen = seen();
         change(&mut seen);
-        let all = seen.protections(&REAL);
+        let all = seen.protections(&REAL, &Protection::on(ProtectionName::NetworkPolicy), false);
         all.iter()
             .filter(|one| !one.on)
             .inspect(|one| assert!(one.why.is_some()))
@@ -478,7 +498,11 @@ Max open files            20000                20000                files     \n
         assert_eq!(off(replaced("20000", "unlimited")), ["open_files_limit"]);
         assert_eq!(off(|seen| seen.namespaces[1].1 = false), ["pid_namespace"]);
         assert_eq!(off(|seen| seen.user_namespace = false), ["user_namespace"]);
-        assert_eq!(off(|seen| seen.descriptors.push("/etc".to_owned())), ["descriptors_closed"]);
+        for open in ["/etc", "/dev/sda", "/etc/tasks", "/microsandbox/1/cgroup.subtree_control"] {
+            assert_eq!(off(|seen| seen.descriptors.push(open.to_owned())), ["descriptors_closed"], "{open}");
+        }
+        let entry = "/microsandbox/fe00-1/0123456789abcdef/programs/tasks";
+        assert_eq!(off(|seen| seen.descriptors.push(entry.to_owned())), [""; 0]);
         assert_eq!(off(|seen| seen.interfaces.push_str("  eth0: 1 2\n")), ["network_policy"]);
     }
 
@@ -487,7 +511,7 @@ Max open files            20000                20000                files     \n
         let mut seen = seen();
         let find = |all: &[Protection], name| all.iter().find(|one| one.name == name).unwrap().clone();
         seen.id_map = "0 1000 1\n0 1000 1\n".to_owned();
-        let all = seen.protections(&user(None));
+        let all = seen.protections(&user(None), &OPEN, false);
         let (namespace, range) =
             (find(&all, ProtectionName::UserNamespace), find(&all, ProtectionName::IdRange));
         assert!(namespace.on && namespace.why.unwrap().contains("1000"));
@@ -500,7 +524,7 @@ Max open files            20000                20000                files     \n
             map_users: "/a".into(),
             map_groups: "/b".into(),
         };
-        let range = find(&seen.protections(&user(Some(more))), ProtectionName::IdRange);
+        let range = find(&seen.protections(&user(Some(more)), &OPEN, false), ProtectionName::IdRange);
         assert!(!range.on && range.why.unwrap().contains("the same ids"));
     }
 
@@ -522,6 +546,18 @@ Max open files            20000                20000                files     \n
         for (from, to) in [("ro,", "rw,"), ("/dev/null", "/tmp/null"), ("/null /", "/mem /"), ("null", "mem")] {
             assert_eq!(with(&null.replace(from, to)), ["devices_closed"], "{to}");
         }
+    }
+
+    #[test]
+    fn a_connected_sandbox_has_one_interface_and_somebody_who_decides() {
+        let name = ProtectionName::NetworkPolicy;
+        let mut seen = seen();
+        seen.interfaces.push_str("  eth0: 1 2\n");
+        assert!(seen.network_policy(&Protection::on(name), true).on);
+        assert!(!seen.network_policy(&Protection::on(name), false).on);
+        assert!(!seen.network_policy(&Protection::off(name, "no nft"), true).on);
+        seen.interfaces.push_str("  eth1: 1 2\n");
+        assert!(!seen.network_policy(&Protection::on(name), true).on);
     }
 
     #[test]

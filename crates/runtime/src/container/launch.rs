@@ -43,6 +43,8 @@ pub(super) struct Share {
 pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<ContainerSandbox>, StartError> {
     spec.check()?;
     let shares = Arc::clone(&alive.shares);
+    let ports = shares.networks.bind(&spec.ports).await?;
+    let (id, network) = (spec.id.clone(), spec.network.clone());
     let ids =
         shares.ids.take().map_err(walls("take an id block"))?.ok_or_else(|| {
             StartError::NoCapacity("all blocks of user ids of this host are taken".to_owned())
@@ -64,24 +66,26 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
         Err(error) => return Err(give_back(share, error).await),
     };
     let sandbox = ContainerSandbox::watch(share, process, secret, &plan.socket)?;
-    match sandbox.connect().await {
-        Ok(_) => Ok(sandbox),
-        Err(error) => {
-            if let Err(left) = sandbox.stop().await {
-                tracing::error!(error = %left, "a sandbox that failed to start left something behind");
-            }
-            Err(match error {
-                ConnectError::Unfit(message) => StartError::Unfit(message),
-                other => StartError::Agent(other),
-            })
+    // While the agent gets ready.
+    let attach = sandbox.attach(id, network, ports);
+    let (connected, attached) = tokio::join!(sandbox.connect(), attach);
+    let connected = connected.map(drop).map_err(|error| match error {
+        ConnectError::Unfit(message) => StartError::Unfit(message),
+        other => StartError::Agent(other),
+    });
+    if let Err(error) = connected.and(attached) {
+        if let Err(left) = sandbox.stop().await {
+            tracing::error!(error = %left, "a sandbox that failed to start left something behind");
         }
+        return Err(error);
     }
+    Ok(sandbox)
 }
 
 /// Makes the directories and cgroups of a sandbox, and its plan.
 fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> Result<Plan, StartError> {
     let mounts = spec.rootfs.mounts.len();
-    let etc = preset_files(&spec.hostname);
+    let etc = preset_files(&spec.hostname, shares.networks.name_server(&spec.network));
     shares
         .volume
         .create(

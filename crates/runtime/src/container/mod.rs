@@ -39,6 +39,7 @@ use self::cgroup::Cgroups;
 use self::ids::Ids;
 use self::rights::Standing;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
+use crate::network::{Networks, Wish};
 use crate::spec::{SandboxId, SandboxSpec};
 use crate::volume::{DiskStore, Remover, Volume};
 
@@ -78,6 +79,7 @@ struct Shares {
     ids: Ids,
     standing: Standing,
     volume: Volume,
+    networks: Networks,
     /// What was tried when the backend was opened.
     facts: Facts,
     /// How many sandboxes have something on this host: running, starting or being removed.
@@ -85,11 +87,17 @@ struct Shares {
 }
 
 impl ContainerBackend {
-    /// Opens the backend below a server's home, and removes what an earlier server left there.
+    /// Opens the backend below a server's home, and removes what an earlier server left there. Needs to be called within
+    /// a tokio runtime.
     ///
     /// # Errors
     /// [`OpenError`] when this host lacks something that the wall needs.
-    pub fn open(home: &Path, programs: Programs, disk: &DiskStore) -> Result<ContainerBackend, OpenError> {
+    pub fn open(
+        home: &Path,
+        programs: Programs,
+        disk: &DiskStore,
+        network: Wish,
+    ) -> Result<ContainerBackend, OpenError> {
         let failed = |step| move |source| OpenError { step, source };
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
@@ -104,6 +112,7 @@ impl ContainerBackend {
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
             ids: Ids::open(&rights).map_err(failed("open the id blocks"))?,
             volume: Volume::open(home, disk, remover).map_err(failed("open the writable layers"))?,
+            networks: Networks::open(&short(&key), network).map_err(failed("open the network"))?,
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
@@ -142,6 +151,10 @@ impl Backend for ContainerBackend {
         })
     }
 
+    fn network(&self) -> Protection {
+        self.shares.networks.protection()
+    }
+
     fn disk_mib_max(&self) -> Option<u32> {
         self.shares.volume.disk_mib_max()
     }
@@ -158,8 +171,19 @@ impl Backend for ContainerBackend {
             if let Err(error) = self.shares.cgroups.remove_own() {
                 tracing::warn!(%error, "cannot remove the server's cgroups");
             }
+            let shares = Arc::clone(&self.shares);
+            if launch::blocking(move || shares.networks.close()).await.is_err() {
+                tracing::warn!("cannot remove the server's network");
+            }
         })
     }
+}
+
+/// Makes eight hexadecimal digits of a server's key: names of interfaces are short.
+fn short(key: &str) -> String {
+    let hash =
+        key.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
 }
 
 impl Shares {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From what a sandbox shall be to the plan of its walls: pure.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use jail::plan::{Device, DeviceSource, IdBlock, Overlay, Owners, Plan, Volume, WritableLayers};
@@ -197,7 +198,11 @@ fn environment(own: &[(String, String)], has_user: bool) -> Vec<(String, String)
 }
 
 /// The files that every sandbox has in its own layer, whatever its image brings: path below `/`, and text.
-pub(crate) fn preset_files(hostname: &str) -> [(&'static str, String); 3] {
+pub(crate) fn preset_files(hostname: &str, name_server: Option<Ipv4Addr>) -> [(&'static str, String); 3] {
+    let resolv_conf = match name_server {
+        Some(address) => format!("nameserver {address}\n"),
+        None => "# This sandbox has no network, and so no name server.\n".to_owned(),
+    };
     [
         ("hostname", format!("{hostname}\n")),
         (
@@ -206,13 +211,14 @@ pub(crate) fn preset_files(hostname: &str) -> [(&'static str, String); 3] {
                 "127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
             ),
         ),
-        ("resolv.conf", "# This sandbox has no network, and so no name server.\n".to_owned()),
+        ("resolv.conf", resolv_conf),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use jail::rights::UserIds;
+    use protocol::network::Network;
 
     use super::*;
     use crate::spec::{Rootfs, RootfsMount, SandboxId};
@@ -234,6 +240,8 @@ mod tests {
             workdir: None,
             user: None,
             prestart: None,
+            network: Network::None,
+            ports: vec![],
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::isolation::{Isolation, Protection, ProtectionName};
 use protocol::limits::{GREETING_WAIT, STOP_WAIT};
+use protocol::network::Network;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use tokio::io::unix::AsyncFd;
@@ -20,6 +21,7 @@ use super::isolation::{self, Seen};
 use super::launch::{SOCKET, Share, blocking, walls};
 use crate::agent::{ConnectError, Connection};
 use crate::backend::{BoxFuture, Ended, Sandbox, StartError, StopError, Usage};
+use crate::network::{Attached, BoundPorts, NetworkUse, Ports};
 use crate::spec::SandboxId;
 
 /// A sandbox behind the container wall.
@@ -37,6 +39,16 @@ pub(super) struct ContainerSandbox {
     ended: watch::Receiver<Option<Ended>>,
     /// What could not be removed.
     left: Arc<Mutex<Option<String>>>,
+    wires: Arc<Mutex<Wires>>,
+}
+
+/// What connects a sandbox with others, until it ends.
+#[derive(Debug, Default)]
+struct Wires {
+    attached: Option<Attached>,
+    ports: Ports,
+    /// It has ended: nothing is connected any more.
+    cut: bool,
 }
 
 impl ContainerSandbox {
@@ -61,15 +73,33 @@ impl ContainerSandbox {
             asked: Arc::default(),
             ended,
             left: Arc::default(),
+            wires: Arc::default(),
         });
         let watcher = Watcher {
             share,
+            wires: Arc::clone(&sandbox.wires),
             process: Arc::clone(&sandbox.process),
             asked: Arc::clone(&sandbox.asked),
             left: Arc::clone(&sandbox.left),
         };
         tokio::spawn(watcher.run(sender));
         Ok(sandbox)
+    }
+
+    /// Connects it with whom it may reach, and with its ports.
+    pub(super) async fn attach(
+        &self,
+        id: SandboxId,
+        network: Network,
+        ports: BoundPorts,
+    ) -> Result<(), StartError> {
+        let attached = self.shares.networks.attach(id, network, Arc::clone(&self.process)).await?;
+        let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wires.cut {
+            wires.attached = attached;
+            wires.ports = ports.open(&self.process);
+        }
+        Ok(())
     }
 
     /// Reads what the kernel says of the first process. A pid alone could be another process by the time it is read, so
@@ -132,13 +162,21 @@ impl Sandbox for ContainerSandbox {
         self.shares.cgroups.oom_kills(&self.id)
     }
 
+    fn network(&self) -> io::Result<NetworkUse> {
+        let wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        let denied = wires.attached.as_ref().map(Attached::refused).transpose()?;
+        Ok(NetworkUse { denied, ports: wires.ports.published() })
+    }
+
     fn isolation(&self) -> Isolation {
         let mut said = isolation::of_the_jail(&self.shares.facts, &self.shares.standing);
         said.extend(self.shares.limits().cloned());
         said.extend(self.shares.volume.protections());
         match self.seen() {
             Ok(seen) => {
-                said.extend(seen.protections(&self.shares.standing));
+                let connected = self.wires.lock().unwrap_or_else(PoisonError::into_inner).attached.is_some();
+                let network = self.shares.networks.protection();
+                said.extend(seen.protections(&self.shares.standing, &network, connected));
                 said.extend(self.shares.counts_processes().then(|| seen.processes_counted()));
             }
             Err(error) => {
@@ -165,6 +203,7 @@ fn pid_of(process: &OwnedFd) -> io::Result<i32> {
 /// Waits for the end of a sandbox, whoever caused it, and removes what it had.
 struct Watcher {
     share: Share,
+    wires: Arc<Mutex<Wires>>,
     process: Arc<OwnedFd>,
     asked: Arc<AtomicBool>,
     left: Arc<Mutex<Option<String>>>,
@@ -176,9 +215,10 @@ impl Watcher {
             Ok(how) => how,
             Err(error) => format!("its end could not be watched: {error}"),
         };
-        let Watcher { share, asked, left, .. } = self;
+        let Watcher { share, asked, left, wires, .. } = self;
         let (id, shares) = (share.id.clone(), Arc::clone(&share.alive.shares));
         let cleanup = blocking(move || {
+            *wires.lock().unwrap_or_else(PoisonError::into_inner) = Wires { cut: true, ..Wires::default() };
             let out_of_memory = shares.cgroups.oom_kills(&share.id).is_ok_and(|kills| kills > 0);
             (out_of_memory, shares.remove(&share.id), share)
         });

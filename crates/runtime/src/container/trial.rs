@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use protocol::isolation::Isolation;
 use protocol::limits::{DISK_MIB_MIN, IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
+use protocol::network::Network;
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
 use super::{ContainerBackend, Programs, rights};
 use crate::backend::{Backend, Sandbox};
+use crate::network::Wish;
 use crate::spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
 use crate::volume::DiskStore;
 
@@ -68,6 +70,8 @@ async fn start(backend: &impl Backend, image: &Path) -> Result<Isolation, String
         workdir: None,
         user: None,
         prestart: None,
+        network: Network::None,
+        ports: Vec::new(),
     };
     let sandbox: Arc<dyn Sandbox> = backend.start(spec).await.map_err(|error| chain(&error))?;
     let seen = Arc::clone(&sandbox);
@@ -89,9 +93,9 @@ fn chain(error: &dyn Error) -> String {
 
 /// Finds out what walls this host can have, without a server: opens a backend below an empty directory, builds a sandbox
 /// there and takes it down. The directory is on the file system that is asked about.
-pub async fn examine(directory: &Path, programs: Programs) -> Isolation {
+pub async fn examine(directory: &Path, programs: Programs, network: Wish) -> Isolation {
     let jail = programs.jail.clone();
-    match ContainerBackend::open(directory, programs, &DiskStore::default()) {
+    match ContainerBackend::open(directory, programs, &DiskStore::default(), network) {
         Ok(backend) => {
             let isolation = backend.try_walls().await;
             backend.drain().await;

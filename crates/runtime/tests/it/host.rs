@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::agent::{Channel, CommandEnd, Language, Reply, Request, RunEnd};
+use protocol::network::Network;
 use runtime::agent::Event;
 use runtime::container::{ContainerBackend, Programs};
+use runtime::network::Wish;
 use runtime::volume::DiskStore;
 use runtime::{Backend, Rootfs, RootfsMount, Sandbox, SandboxId, SandboxSpec, StartError};
 
@@ -55,7 +57,7 @@ impl Host {
                 fs_err::os::unix::fs::symlink(format!("usr/{link}"), at).unwrap();
             }
         }
-        Host { backend: ContainerBackend::open(&home, programs(), disk).unwrap(), home }
+        Host { backend: ContainerBackend::open(&home, programs(), disk, Wish::Off).unwrap(), home }
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
@@ -80,6 +82,8 @@ impl Host {
             workdir: None,
             user: None,
             prestart: None,
+            network: Network::None,
+            ports: vec![],
         }
     }
 

@@ -49,6 +49,7 @@ async fn count_disks(app: &App, listed: &[Listed]) {
 
 fn read(listed: &Listed) -> SandboxMetrics {
     let meter = listed.live.as_ref().map(|live| live.meter());
+    let network = listed.live.as_ref().and_then(|live| live.sandbox().network().ok());
     SandboxMetrics {
         namespace: listed.target.namespace.to_string(),
         name: listed.target.sandbox.to_string(),
@@ -56,5 +57,10 @@ fn read(listed: &Listed) -> SandboxMetrics {
         cpu_usage: meter.and_then(|meter| meter.cpu_percent()),
         memory_usage: meter.and_then(|meter| meter.memory_mib().ok()),
         disk_usage: meter.and_then(|meter| meter.disk_bytes()),
+        network: listed.live.as_ref().map(|live| live.network().to_owned()).filter(|word| word != "none"),
+        network_denied: network.as_ref().and_then(|network| network.denied),
+        ports: network
+            .map(|network| network.ports.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
     }
 }

@@ -10,10 +10,12 @@ use image::{Found, ImageError, ImageName, ResolveError, Source};
 use protocol::agent::Language;
 use protocol::calls::{Config, ImageSource, Pull, Start, Target};
 use protocol::errors::{ApiError, ErrorCode};
+use protocol::isolation::Protection;
 use protocol::limits::{
     DISK_MIB_DEFAULT, DISK_MIB_MAX, DISK_MIB_MIN, IO_WEIGHT_DEFAULT, MEMORY_MIB_DEFAULT, MEMORY_MIB_MIN,
     OPEN_FILES_DEFAULT, PIDS_DEFAULT, SHM_MIB_DEFAULT, START_WAIT,
 };
+use protocol::network::Network;
 use runtime::volume::find_volumes;
 use runtime::{Rootfs, RootfsMount};
 
@@ -32,7 +34,11 @@ pub(crate) async fn start(app: &App, start: Start) -> Result<String, ApiError> {
         Ok((started, wanted.map(|wanted| wanted.from.clone())))
     };
     match tokio::time::timeout(deadline, starting).await {
-        Ok(Ok((started, from))) => Ok(describe(&target, &started, from, clamped)),
+        Ok(Ok((started, from))) => {
+            let mut text = describe(&target, &started, from, clamped);
+            text.push_str(&published(app, &target));
+            Ok(text)
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(too_late(&target, deadline)),
     }
@@ -45,15 +51,12 @@ async fn wanted(
     config: Config,
     cpu_millis: u32,
 ) -> Result<Option<Arc<Wanted>>, ApiError> {
-    if !config.ports.is_empty() {
-        let text = "Invalid 'config.ports' parameter: this server offers no ports yet, it must be empty";
-        return Err(bad(text).remedy("leave 'ports' out"));
-    }
     let memory_mib = memory(&config, app.host())?;
     let shm_mib = shm(&config, memory_mib)?;
     let disk_mib = disk(&config, app.registry().disk_mib_max())?;
     let volumes = find_volumes(app.allowed_volumes(), &config.volumes)
         .map_err(|error| bad(format!("Invalid 'config.volumes' parameter: {error}")))?;
+    let network = network(config.network, app.registry().network())?;
     let Some(name) = config.image else {
         return Ok(None);
     };
@@ -84,8 +87,28 @@ async fn wanted(
         envs,
         workdir: config.workdir.or(settings.workdir).or_else(|| workdir_of(&from)),
         user: settings.user,
+        network,
+        ports: config.ports,
     };
     Ok(Some(Arc::new(wanted)))
+}
+
+/// Returns the policy: what was asked for if this server can enforce it, and if nothing was, the widest that it can.
+fn network(asked: Option<Network>, enforced: Protection) -> Result<Network, ApiError> {
+    match (asked, enforced.on) {
+        (Some(network), true) => Ok(network),
+        (None, true) => Ok(Network::Public),
+        (None | Some(Network::None), false) => Ok(Network::None),
+        (Some(Network::Public | Network::Allow(_)), false) => {
+            let why = enforced.why.unwrap_or_else(|| "it is not known why".to_owned());
+            let text = format!(
+                "Invalid 'config.network' parameter: this server cannot enforce a policy about the network, so that \
+                 sandboxes have none: {why}"
+            );
+            let mend = enforced.mend.map(|mend| format!("; or, on the server's machine: {mend}"));
+            Err(bad(text).remedy(format!("leave 'network' out, or say \"none\"{}", mend.unwrap_or_default())))
+        }
+    }
 }
 
 fn memory(config: &Config, host: Host) -> Result<u32, ApiError> {
@@ -269,6 +292,16 @@ fn describe(target: &Target, started: &Started, from: Option<String>, clamped: O
         ));
     }
     text
+}
+
+/// Says where published ports are.
+fn published(app: &App, target: &Target) -> String {
+    let ports = app.registry().running(target).map(|running| running.live().ports()).unwrap_or_default();
+    if ports.is_empty() {
+        String::new()
+    } else {
+        format!(" (ports on 127.0.0.1, host:sandbox: {})", ports.join(", "))
+    }
 }
 
 fn refused_start(target: &Target, refused: StartRefused) -> ApiError {

@@ -29,7 +29,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// Drives one sandbox through its whole life.
     pub(crate) async fn drive(mut self, spec: SandboxSpec) {
-        let memory_mib = spec.memory_mib;
+        let (memory_mib, network) = (spec.memory_mib, spec.network.to_string());
         let started = tokio::select! {
             biased;
             _ = self.stop.recv() => Err(Ending::Stopped),
@@ -37,15 +37,17 @@ impl Driver {
             started = self.backend.start(spec) => started.map_err(|error| Ending::NotStarted(failure(&error))),
         };
         match started {
-            Ok(sandbox) => self.run(&sandbox, memory_mib).await,
+            Ok(sandbox) => self.run(Live::new(sandbox, memory_mib, network)).await,
             Err(ending) => self.publish(State::Ended(ending)),
         }
         drop(self.permit);
     }
 
     /// Keeps a sandbox running until it is stopped or dies, and takes it down.
-    async fn run(&mut self, sandbox: &Arc<dyn Sandbox>, memory_mib: u32) {
-        let live = Arc::new(Live::new(Arc::clone(sandbox), memory_mib));
+    async fn run(&mut self, live: Live) {
+        let live = Arc::new(live);
+        let sandbox = Arc::clone(live.sandbox());
+        let sandbox = &sandbox;
         self.publish(State::Running(Arc::clone(&live)));
         // What the first sample of the sampler is compared with.
         live.meter().sample();

@@ -19,6 +19,7 @@ use crate::metrics::Meter;
 pub(crate) struct Live {
     sandbox: Arc<dyn Sandbox>,
     memory_mib: u32,
+    network: String,
     meter: Meter,
     idle: Mutex<Vec<Connection>>,
     calls: Semaphore,
@@ -47,10 +48,25 @@ impl fmt::Debug for Live {
 }
 
 impl Live {
-    pub(crate) fn new(sandbox: Arc<dyn Sandbox>, memory_mib: u32) -> Live {
+    pub(crate) fn new(sandbox: Arc<dyn Sandbox>, memory_mib: u32, network: String) -> Live {
         let meter = Meter::new(Arc::clone(&sandbox));
         let calls = Semaphore::new(SANDBOX_CALLS_MAX);
-        Live { sandbox, memory_mib, meter, idle: Mutex::new(Vec::new()), calls }
+        Live { sandbox, memory_mib, network, meter, idle: Mutex::new(Vec::new()), calls }
+    }
+
+    pub(crate) fn sandbox(&self) -> &Arc<dyn Sandbox> {
+        &self.sandbox
+    }
+
+    /// Returns the word for whom it may reach.
+    pub(crate) fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// Returns its published ports, the host's as they are.
+    pub(crate) fn ports(&self) -> Vec<String> {
+        let published = self.sandbox.network().map(|network| network.ports).unwrap_or_default();
+        published.iter().map(ToString::to_string).collect()
     }
 
     pub(crate) fn memory_mib(&self) -> u32 {

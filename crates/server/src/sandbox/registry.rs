@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use image::store::Lease;
 use protocol::agent::Language;
 use protocol::calls::{ImageSource, Target};
+use protocol::isolation::Protection;
 use protocol::limits::STOP_WAIT;
+use protocol::network::{Network, PublishedPort};
 use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -56,6 +58,8 @@ pub(crate) struct Wanted {
     pub(crate) workdir: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) prestart: Option<Language>,
+    pub(crate) network: Network,
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// Keeps an image in the store as long as a sandbox may need it; what it keeps is no part of a wish.
@@ -259,6 +263,11 @@ impl Registry {
         }
     }
 
+    /// Says what is known of whether policies about the network are enforced.
+    pub(crate) fn network(&self) -> Protection {
+        self.backend.network()
+    }
+
     /// Finds a running sandbox for a call.
     pub(crate) fn running(&self, target: &Target) -> Result<Running, Unusable> {
         let book = self.book();
@@ -362,6 +371,8 @@ impl Wanted {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             prestart: self.prestart,
+            network: self.network.clone(),
+            ports: self.ports.clone(),
         }
     }
 
@@ -379,6 +390,8 @@ impl Wanted {
             ("volumes", self.volumes != other.volumes),
             ("envs", self.envs != other.envs),
             ("workdir", self.workdir != other.workdir),
+            ("network", self.network != other.network),
+            ("ports", self.ports != other.ports),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }

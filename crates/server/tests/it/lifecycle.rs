@@ -228,7 +228,7 @@ async fn the_unknown_is_not_found_and_the_stopped_not_running() {
 #[tokio::test]
 async fn bad_configurations_start_nothing_and_say_what_is_allowed() {
     let server = Server::start().await;
-    let rows: [(&str, Value, &str); 12] = [
+    let rows: [(&str, Value, &str); 15] = [
         ("memory", json!(0), "from 1 to"),
         ("memory", json!(31), "from 32 to 4096 MiB on this machine, not 31"),
         ("memory", json!(4097), "from 32 to 4096 MiB on this machine, not 4097"),
@@ -237,8 +237,11 @@ async fn bad_configurations_start_nothing_and_say_what_is_allowed() {
         ("cpus", json!(0), "from 1 to 255, not 0"),
         ("cpus", json!(1.0), "from 1 to 255, not 1.0"),
         ("cpus", json!(256), "from 1 to 255, not 256"),
-        ("volumes", json!(["/a:/b"]), "offers no volumes yet"),
-        ("ports", json!(["80:80"]), "offers no ports yet"),
+        ("volumes", json!(["/a:/b"]), "--allow-volume"),
+        ("ports", json!(["80"]), "no \"host:guest\" pair"),
+        ("network", json!("public"), "cannot enforce"),
+        ("network", json!({"allow": []}), "cannot enforce"),
+        ("network", json!("open"), "\"none\", \"public\""),
         ("envs", json!(["A"]), "NAME=value"),
         ("image", json!(""), "empty"),
     ];

@@ -50,6 +50,28 @@ class Metrics:
         """
         return (await self.all())["disk_usage"]
 
+    async def network(self) -> Optional[str]:  # noqa: UP045
+        """Return whom its programs may reach: "none", "public" or "allow".
+
+        Returns:
+            None when the sandbox does not run.
+        """
+        reading = await self._call("sandbox.metrics.get", {}, _first)
+        return reading.get("network", "none") if reading.get("running") else None
+
+    async def network_denied(self) -> int:
+        """Return how many packets and questions for names were refused because of that."""
+        return (await self._call("sandbox.metrics.get", {}, _first)).get("network_denied") or 0
+
+    async def ports(self) -> Dict[int, int]:  # noqa: UP006
+        """Return the published ports: for each of the sandbox's, that of the server's loopback interface.
+
+        Example:
+            async with PythonSandbox.create(ports=["0:8000"]) as sandbox:
+                print(f"http://127.0.0.1:{(await sandbox.metrics.ports())[8000]}")
+        """
+        return await self._call("sandbox.metrics.get", {}, _ports_from_wire)
+
     async def is_running(self) -> bool:
         """Return whether the sandbox runs; False too if it died without `stop()`."""
         try:
@@ -70,6 +92,16 @@ class Metrics:
 
 
 def _from_wire(answer: Mapping[str, Any]) -> dict[str, Any]:
+    reading = _first(answer)
+    return {key: reading.get(key) for key in _KEYS}
+
+
+def _ports_from_wire(answer: Mapping[str, Any]) -> dict[int, int]:
+    pairs = [str(text).split(":") for text in _first(answer).get("ports", [])]
+    return {int(guest): int(host) for host, guest in pairs}
+
+
+def _first(answer: Mapping[str, Any]) -> dict[str, Any]:
     sandboxes = answer.get("sandboxes")
     if not isinstance(sandboxes, list):
         raise ValueError("it holds no list of sandboxes")
@@ -78,5 +110,4 @@ def _from_wire(answer: Mapping[str, Any]) -> dict[str, Any]:
     first = cast("object", sandboxes[0])
     if not isinstance(first, dict):
         raise ValueError("its sandbox is no object")
-    reading = cast("dict[str, Any]", first)
-    return {key: reading.get(key) for key in _KEYS}
+    return cast("dict[str, Any]", first)

@@ -18,7 +18,7 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Optional, TypeVar, cast
+from typing import Any, ClassVar, List, Literal, Optional, TypedDict, TypeVar, Union, cast  # noqa: UP035
 
 import aiohttp
 
@@ -32,6 +32,15 @@ from ._waiting import TimeIsUp, to_its_end, within
 
 T = TypeVar("T")
 SandboxT = TypeVar("SandboxT", bound="BaseSandbox")
+
+
+class AllowedNetwork(TypedDict):
+    """A network of those who are named, and nobody else."""
+
+    allow: List[str]  # noqa: UP006
+
+
+Network = Optional[Union[Literal["none", "public"], AllowedNetwork]]  # noqa: UP007, UP045
 
 _log = logging.getLogger("microsandbox")
 
@@ -83,6 +92,8 @@ class BaseSandbox:
         timeout: float = 180.0,
         disk: Optional[int] = None,  # noqa: UP045
         volumes: Sequence[str] = (),
+        network: Network = None,
+        ports: Sequence[str] = (),
     ) -> AsyncGenerator[SandboxT, None]:
         """Make a sandbox, start it, and stop it at the end of the `async with` block, however that ends.
 
@@ -97,6 +108,8 @@ class BaseSandbox:
             timeout: Deadline of the start in seconds, as in `start()`.
             disk: What the sandbox may write, in MiB, as in `start()`.
             volumes: Directories of the server's machine, as in `start()`.
+            network: Whom its programs may reach, as in `start()`.
+            ports: Ports to publish, as in `start()`.
 
         Raises:
             MicrosandboxError: As `start()` and `stop()` do. When the block raises, its own error is the one that
@@ -108,7 +121,16 @@ class BaseSandbox:
                 print(await execution.output())
         """
         sandbox = cls(server_url, namespace, name, api_key)
-        await sandbox.start(image=image, memory=memory, cpus=cpus, timeout=timeout, disk=disk, volumes=volumes)
+        await sandbox.start(
+            image=image,
+            memory=memory,
+            cpus=cpus,
+            timeout=timeout,
+            disk=disk,
+            volumes=volumes,
+            network=network,
+            ports=ports,
+        )
         try:
             yield sandbox
         except BaseException:
@@ -128,6 +150,8 @@ class BaseSandbox:
         *,
         disk: Optional[int] = None,  # noqa: UP045
         volumes: Sequence[str] = (),
+        network: Network = None,
+        ports: Sequence[str] = (),
     ) -> None:
         """Start the sandbox; does nothing if it is started already.
 
@@ -142,6 +166,13 @@ class BaseSandbox:
             volumes: Directories of the server's machine that the sandbox shall have, each as `"host:guest"`, which can
                 be read, or `"host:guest:rw"`, which can be written to. The server's operator says which there can be.
                 Keyword only.
+            network: Whom its programs may reach. "none" is nobody, with no name service either. "public" is the
+                internet, but never a private, link-local or metadata address, nor one of the server's machine. A
+                dictionary {"allow": [...]} is who is named in it and nobody else: domains ("pypi.org"), everything
+                below one ("*.pythonhosted.org"), addresses and ranges ("8.8.8.0/24"), each with a port (":443") or with
+                all. By default it is "public" where the server can enforce that, else "none". Keyword only.
+            ports: Ports of the server's loopback interface that lead to ports of the sandbox, as "host:sandbox". With 0
+                as the first a free one is taken, which `metrics.ports()` tells. Keyword only.
 
         Raises:
             StartTimeoutError: The deadline passed; nothing of the sandbox is kept.
@@ -155,6 +186,7 @@ class BaseSandbox:
         """
         params = self._start_params(image, memory, cpus, timeout)
         params["config"].update(_disk_params(disk, volumes))
+        params["config"].update(_network_params(network, ports))
         async with self._life_cycle:
             if self._is_started:
                 return
@@ -387,6 +419,15 @@ def _disk_params(disk: int | None, volumes: Sequence[str]) -> dict[str, Any]:
         params["disk"] = disk
     if volumes:
         params["volumes"] = list(volumes)
+    return params
+
+
+def _network_params(network: Network, ports: Sequence[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    if network is not None:
+        params["network"] = network if isinstance(network, str) else dict(network)
+    if ports:
+        params["ports"] = list(ports)
     return params
 
 

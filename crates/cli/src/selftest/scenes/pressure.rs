@@ -5,7 +5,7 @@ use attack::line::{Kind, Thing};
 use attack::list::scenes::HELD;
 use attack::{Answer, Finding};
 
-use super::{Played, Stage};
+use super::{Played, Stage, said};
 use crate::selftest::ATTACKER;
 use crate::selftest::client::CallError;
 use crate::selftest::neighbour;
@@ -13,9 +13,9 @@ use crate::selftest::neighbour;
 /// How long an attack goes on until its time is up, in seconds.
 const ATTACK_SECONDS: u64 = 4;
 /// The disk of the sandbox that fills it, in MiB.
-const DISK_MIB: u32 = 256;
+const DISK_MIB: u32 = 64;
 /// How much is tried to write, in MiB.
-const WRITTEN_MIB: u32 = 384;
+const WRITTEN_MIB: u32 = 128;
 /// How many files are tried to make.
 const FILES: u32 = 400_000;
 /// How much file cache is made, in MiB.
@@ -60,19 +60,23 @@ impl Stage<'_> {
     }
 
     /// Lets a sandbox hold all it can get of something; the neighbour must get some still.
-    pub(super) fn exhaust(&mut self, thing: Thing) -> Result<String, CallError> {
+    pub(super) fn exhaust(&mut self, thing: Thing) -> Played {
         let word = match thing {
             Thing::Files => "files",
             Thing::Watchers => "watchers",
             Thing::Timers => "timers",
             Thing::Queues => "queues",
         };
-        let before = self.told(neighbour::NAME, &["need", word])?;
-        if before != HELD {
-            return Ok(format!("nobody held any, and the neighbour found: {before}"));
+        match self.told(neighbour::NAME, &["need", word]) {
+            Ok(before) if before == HELD => {}
+            Ok(before) if before.starts_with("it got 0 ") => {
+                return Played::NotApplicable(format!("this server gives sandboxes no {word} at all"));
+            }
+            Ok(before) => return said(Ok(format!("nobody held any {word}, and {before}"))),
+            Err(error) => return said(Err(error)),
         }
         let config = self.ground.config();
-        self.with_another(&config, |stage, name| {
+        let exhausted = self.with_another(&config, |stage, name| {
             let held = stage.told(name, &["hold", word])?;
             if held != HELD {
                 return Ok(held);
@@ -86,7 +90,8 @@ impl Stage<'_> {
                     format!("one sandbox holds all {word}, and the host gets none; of its neighbour: {found}")
                 }
             })
-        })
+        });
+        said(exhausted)
     }
 
     pub(super) fn page_cache(&mut self) -> Result<String, CallError> {
@@ -115,11 +120,7 @@ impl Stage<'_> {
             let complaint = stage.neighbour.complaint();
             Ok(complaint.unwrap_or_else(|| refused_at_limit(&text)))
         });
-        let answer = match filled {
-            Ok(text) => Answer::Said(text),
-            Err(error) => Answer::Unable(error.to_string()),
-        };
-        Played::Answered(answer, None)
+        said(filled)
     }
 }
 

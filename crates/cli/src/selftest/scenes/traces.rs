@@ -42,17 +42,19 @@ impl Stage<'_> {
     }
 
     fn beside(&self) -> Result<Found, CallError> {
-        self.leave()?;
+        let left = self.leave();
         let own = self.find_all(LEAVER);
         let others = self.find_all(neighbour::NAME);
         self.client.stop(LEAVER)?;
+        left?;
         Ok(joined(own?, others?))
     }
 
     fn one_after_the_other(&self) -> Result<Found, CallError> {
-        self.leave()?;
+        let left = self.leave();
         let own = self.find_all(LEAVER);
         self.client.stop(LEAVER)?;
+        left?;
         self.client.start(LEAVER, &self.ground.config())?;
         let others = self.find_all(LEAVER);
         self.client.stop(LEAVER)?;
