@@ -129,18 +129,24 @@ class Server:
 
     @classmethod
     def start(
-        cls, home: Path, *arguments: str, dev: bool = True, log_level: str | None = None, inside: Sequence[str] = ()
+        cls,
+        home: Path,
+        *arguments: str,
+        dev: bool = True,
+        log_level: str | None = None,
+        inside: Sequence[str] = (),
+        programs: Path = PROGRAMS,
     ) -> Server:
         """Start a server on a free port and wait for the line that says where it listens.
 
         With `dev`, it is one that asks for no keys. It has no network, so that this machine's own stays as it is,
-        unless it is started inside another machine's by the words in `inside`.
+        unless it is started inside another machine's, or by somebody who cannot change it, by the words in `inside`.
         """
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()
         network = [] if inside else ["--no-network"]
         flags = [*(["--dev"] if dev else []), *network, "--port", "0", "--home", home, *arguments]
-        command = [*inside, PROGRAMS / "msb", "server", "start", *flags]
+        command = [*inside, programs / "msb", "server", "start", *flags]
         environment = clean_environment()
         if log_level:
             environment["MSB_LOG"] = log_level
