@@ -30,8 +30,8 @@ mod handoff;
 mod inner;
 mod layers;
 mod outer;
-mod probe;
 mod own_root;
+mod probe;
 mod volume;
 
 use std::io::{Read, Write};

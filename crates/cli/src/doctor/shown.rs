@@ -38,7 +38,11 @@ impl Paint {
 /// Writes it all, in lines of at most so many columns.
 pub(super) fn text(findings: &Findings, colours: bool, width: usize) -> String {
     let paint = Paint(colours);
-    let who = if findings.root { "root" } else { "an ordinary user: sandboxes work, with fewer protections than root's" };
+    let who = if findings.root {
+        "root"
+    } else {
+        "an ordinary user: sandboxes work, with fewer protections than root's"
+    };
     let mut text = format!("microsandbox {} on Linux {}, as {who}\n", findings.version, findings.kernel);
     for level in [Level::Contained, Level::Limited, Level::Complete] {
         let reached = level.missing(&findings.isolation).is_empty();

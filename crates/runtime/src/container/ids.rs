@@ -64,7 +64,12 @@ impl Ids {
         match self {
             Ids::Blocks(blocks) => Ok(blocks.take()?.map(|held| {
                 let block = held.ids();
-                HeldIds { block, more: None, owner: Owner { user: block.first, group: block.first }, _held: Some(held) }
+                HeldIds {
+                    block,
+                    more: None,
+                    owner: Owner { user: block.first, group: block.first },
+                    _held: Some(held),
+                }
             })),
             // Root of the user's own namespace, and whoever else is in it.
             Ids::Own(ids) => Ok(Some(HeldIds {

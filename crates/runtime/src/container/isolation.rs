@@ -311,7 +311,13 @@ impl<'a> Mount<'a> {
     fn read(line: &'a str) -> Option<Mount<'a>> {
         let (left, right) = line.split_once(" - ")?;
         let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
-        Some(Mount { root: left.next()?, at: left.next()?, options: left.next()?, kind: right.next()?, source: right.next()? })
+        Some(Mount {
+            root: left.next()?,
+            at: left.next()?,
+            options: left.next()?,
+            kind: right.next()?,
+            source: right.next()?,
+        })
     }
 
     /// Whether it is one harmless device of the host, at its place.
@@ -357,7 +363,8 @@ fn no_range(standing: &Standing) -> Protection {
         (Rights::Root, _) => Protection::off(name, "it has fewer than 65536 ids of its own"),
         (Rights::User(_), Some(gap)) => {
             let why = format!("there is one id inside, that of the server's user: {}", gap.why);
-            Protection::off(name, why).mend(format!("run the server as root; for more ids inside: {}", gap.mend))
+            Protection::off(name, why)
+                .mend(format!("run the server as root; for more ids inside: {}", gap.mend))
         }
         (Rights::User(_), None) => {
             Protection::off(name, "all sandboxes of the server's user have the same ids, his own among them")
@@ -515,7 +522,9 @@ Max open files            20000                20000                files     \n
         let (namespace, range) =
             (find(&all, ProtectionName::UserNamespace), find(&all, ProtectionName::IdRange));
         assert!(namespace.on && namespace.why.unwrap().contains("1000"));
-        assert!(!range.on && range.why.unwrap().ends_with("no range") && range.mend.unwrap().contains("give one"));
+        assert!(
+            !range.on && range.why.unwrap().ends_with("no range") && range.mend.unwrap().contains("give one")
+        );
         seen.id_map = "0 1000 1\n1 100000 65535\n0 1000 1\n1 100000 65535\n".to_owned();
         let more = SubIds {
             first_user: 100_000,
@@ -532,7 +541,8 @@ Max open files            20000                20000                files     \n
     fn processes_count_as_limited_where_the_first_one_says_so() {
         let mut seen = seen();
         assert!(!seen.processes_counted().on);
-        seen.limits.push_str("Max processes             unlimited            unlimited            processes\n");
+        seen.limits
+            .push_str("Max processes             unlimited            unlimited            processes\n");
         assert!(!seen.processes_counted().on);
         seen.limits = seen.limits.replace("unlimited            unlimited ", "256                  256 ");
         assert!(seen.processes_counted().on);
@@ -543,7 +553,8 @@ Max open files            20000                20000                files     \n
         let with = |line: &str| off(|seen| seen.mounts.push_str(line));
         let null = "70 63 0:6 /null /dev/null ro,nosuid,noexec - devtmpfs devtmpfs rw\n";
         assert_eq!(with(null), [""; 0]);
-        for (from, to) in [("ro,", "rw,"), ("/dev/null", "/tmp/null"), ("/null /", "/mem /"), ("null", "mem")] {
+        for (from, to) in [("ro,", "rw,"), ("/dev/null", "/tmp/null"), ("/null /", "/mem /"), ("null", "mem")]
+        {
             assert_eq!(with(&null.replace(from, to)), ["devices_closed"], "{to}");
         }
     }
@@ -588,7 +599,8 @@ Max open files            20000                20000                files     \n
     fn without_a_sandbox_everything_is_off_and_says_why() {
         let facts =
             Facts { trials: vec![jail::facts::Trial { what: What::Landlock, failed: Some("old".into()) }] };
-        let isolation = protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, &REAL, "mount /: no"));
+        let isolation =
+            protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, &REAL, "mount /: no"));
         assert!(isolation.protections.iter().all(|one| !one.on && one.why.is_some()));
         let why =
             |name| isolation.protections.iter().find(|one| one.name == name).unwrap().why.clone().unwrap();

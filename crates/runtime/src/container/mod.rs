@@ -116,9 +116,7 @@ impl ContainerBackend {
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
-        for Protection { name, why, mend, .. } in
-            shares.limits().filter(|limit| !limit.on)
-        {
+        for Protection { name, why, mend, .. } in shares.limits().filter(|limit| !limit.on) {
             tracing::warn!(limit = name.text(), why, mend, "this host does not hold a limit");
         }
         Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })

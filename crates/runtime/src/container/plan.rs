@@ -301,8 +301,13 @@ mod tests {
     fn an_ordinary_user_does_the_same_by_other_means() {
         let user = |more_ids| {
             let rights = Rights::User(UserIds { user: 1000, group: 1000, more: None });
-            let places =
-                Places { rights, counts_processes: true, ids: IdBlock { first: 0, count: 1 }, more_ids, ..places() };
+            let places = Places {
+                rights,
+                counts_processes: true,
+                ids: IdBlock { first: 0, count: 1 },
+                more_ids,
+                ..places()
+            };
             plan(&spec(), places, "secret").unwrap()
         };
         let (real, own) = (made(), user(None));
@@ -312,7 +317,10 @@ mod tests {
         assert!(own.overlay_options.contains(&"userxattr".to_owned()));
         assert_eq!(user(Some(IdBlock { first: 1, count: 65_535 })).terminal_group, Some(5));
         // What is behind walls is so for both.
-        assert_eq!((&own.masked, &own.read_only, &own.seccomp), (&real.masked, &real.read_only, &real.seccomp));
+        assert_eq!(
+            (&own.masked, &own.read_only, &own.seccomp),
+            (&real.masked, &real.read_only, &real.seccomp)
+        );
         assert_eq!((&own.capabilities, own.landlock), (&real.capabilities, real.landlock));
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use jail::facts::Facts;
-use jail::rights::Rights;
 use jail::report::REPORT_BYTES_MAX;
+use jail::rights::Rights;
 use protocol::limits::PROBE_WAIT;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};

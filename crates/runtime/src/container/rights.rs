@@ -66,9 +66,11 @@ fn more_ids(user: u32) -> Result<SubIds, Gap> {
     let name = name_of(user, &fs_err::read_to_string("/etc/passwd").unwrap_or_default());
     let called = name.clone().unwrap_or_else(|| user.to_string());
     let program = |name: &str| {
-        PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file()).ok_or_else(|| Gap {
-            why: format!("{name} is not installed"),
-            mend: "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)".to_owned(),
+        PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file()).ok_or_else(|| {
+            Gap {
+                why: format!("{name} is not installed"),
+                mend: "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora)".to_owned(),
+            }
         })
     };
     let programs: (PathBuf, PathBuf) = (program("newuidmap")?, program("newgidmap")?);
