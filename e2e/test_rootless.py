@@ -442,7 +442,7 @@ async def test_an_image_is_unpacked_for_the_user_and_removed_again(
         assert await shell(sandbox, "touch /locked/new && rm -r /locked && ls -d /locked") != "/locked"
     removed = user.msb("image", "rm", "local/small:1", "--home", user.home)
     assert removed.returncode == 0, removed.stderr
-    pruned = user.msb("image", "prune", "--home", user.home)
+    pruned = user.msb("image", "prune", "--all", "--home", user.home)
     assert pruned.returncode == 0, pruned.stderr
     assert not list(user.home.rglob("locked"))
 
