@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server that an ordinary user starts: what works, what it says is missing, and what of the host its sandboxes get."""
+"""A server that an ordinary user starts: what works, what it says is missing, what of the host is in reach."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,18 @@ USER = 61234
 RANGE = 3_000_000_000
 # What a user can never have.
 OFF = {"id_range", "idmapped_layers", "disk_limit", "inode_limit"}
+# Lines of the attack list that the walls do not withstand yet (see test_selftest.py).
+GAPS = {"exhaust-watchers", "exhaust-timers", "exhaust-queues", "deep-tree"}
+# Lines that say something for a user too: alone in a user namespace he can do these without a wall.
+ALWAYS = {
+    "mount-tmpfs",
+    "unshare-user",
+    "clone-user",
+    "setns-pidfd",
+    "ptrace-seize",
+    "agent-mem-read",
+    "image-proc-host",
+}
 # What depends on whether the host delegated a cgroup to the user.
 OF_CGROUPS = {"memory_limit", "swap_limit", "cpu_limit", "io_weight"}
 
@@ -45,8 +58,8 @@ class User:
     def command(self, *words: object) -> list[str]:
         """Return a command line that does this as the user.
 
-        With a range of ids, it happens in a mount namespace in which the files that give him one are in the place of the
-        host's: those are never changed.
+        With a range of ids, it happens in a mount namespace in which the files that give him one are in the place of
+        the host's: those are never changed.
         """
         ids = ["--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
         own = ["setpriv", *ids, "env", f"HOME={self.folder}", *map(str, words)]
@@ -102,7 +115,7 @@ def make_user(folder: Path, with_range: bool) -> User:
 
 @pytest.fixture(scope="module", params=["one id", "a range"])
 def user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    yield make_user(tmp_path_factory.mktemp("user"), request.param == "a range")
+    return make_user(tmp_path_factory.mktemp("user"), request.param == "a range")
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +163,8 @@ async def test_code_runs_and_its_state_is_kept(python: PythonSandbox, node: Node
 
 async def test_commands_are_root_inside_and_can_work(python: PythonSandbox) -> None:
     assert (await shell(python, "id -u; id -g")).split() == ["0", "0"]
-    script = "echo a > /root/f && mkdir /etc/d && cat /root/f && mktemp && ls -d /etc/d && echo > /dev/null && head -c 3 /dev/zero | wc -c"
+    script = "echo a > /root/f && mkdir /etc/d && cat /root/f && mktemp && ls -d /etc/d && echo > /dev/null"
+    script += " && head -c 3 /dev/zero | wc -c"
     words = (await shell(python, script)).split()
     assert (words[0], words[2:]) == ("a", ["/etc/d", "3"])
 
@@ -183,7 +197,8 @@ async def test_files_of_other_ids_are_removed_too(user: User, own: Server, name:
     async with PythonSandbox.create(name=name) as sandbox:
         script = "mkdir -p /tmp/a/b && echo x > /tmp/a/b/c && chmod 000 /tmp/a/b /tmp/a && mkdir -m 0 /root/closed"
         await shell(sandbox, script)
-        told = await shell(sandbox, "touch /tmp/other && chown 1234:1234 /tmp/other && mkdir /tmp/d && chown 77 /tmp/d && chmod 700 /tmp/d")
+        script = "touch /tmp/other && chown 1234:1234 /tmp/other && mkdir -m 700 /tmp/d && chown 77 /tmp/d"
+        told = await shell(sandbox, script)
         assert ("Invalid argument" in told) != user.with_range, told
         assert await sandbox.metrics.disk() is not None
         assert len(list((user.home / "sandboxes").iterdir())) >= 1
@@ -225,7 +240,8 @@ def test_the_doctor_tells_a_user_what_he_has_and_what_is_missing(user: User) -> 
     off = {one["name"]: one for one in told["isolation"]["protections"] if not one["on"]}
     assert OFF <= set(off) <= OFF | OF_CGROUPS
     for one in off.values():
-        assert one["why"] and one["mend"], one
+        assert one["why"], one
+        assert one["mend"], one
     why = off["id_range"]["why"]
     assert ("the same ids" in why) if user.with_range else ("one id inside" in why)
     on = {one["name"]: one for one in told["isolation"]["protections"] if one["on"]}
@@ -273,7 +289,9 @@ found.append([open(path).read() for path in ('/etc/shadow', '/etc/gshadow') if o
 
 async def test_root_inside_can_change_no_program_of_the_host(python: PythonSandbox) -> None:
     shell_before = Path("/usr/bin/dash").stat()
-    told = await shell(python, "echo x >> /usr/bin/dash; chmod 777 /usr/bin/dash; rm /usr/bin/dash; chown 0 /usr/bin/dash")
+    told = await shell(
+        python, "echo x >> /usr/bin/dash; chmod 777 /usr/bin/dash; rm /usr/bin/dash; chown 0 /usr/bin/dash"
+    )
     assert "enied" in told or "not permitted" in told
     assert Path("/usr/bin/dash").stat() == shell_before
 
@@ -304,7 +322,10 @@ found = [
     mount, unshare, name, node, kill, chmod, remove, new, pattern = await found(python, code)
     assert (mount, unshare, name, node) == (1, 1, 1, 1)
     assert kill in ("only own", 3)
-    assert chmod in (1, 30) and remove in (16, 30) and new == 30 and pattern in (13, 30)
+    assert chmod in (1, 30)
+    assert remove in (16, 30)
+    assert new == 30
+    assert pattern in (13, 30)
 
 
 async def test_the_user_outside_and_his_other_sandboxes_are_out_of_reach(
@@ -314,7 +335,8 @@ async def test_the_user_outside_and_his_other_sandboxes_are_out_of_reach(
     try:
         code = "import os\nfound = sorted(int(name) for name in os.listdir('/proc') if name.isdigit())"
         seen = await found(python, code)
-        assert len(seen) < 10 and outside.pid not in seen
+        assert len(seen) < 10
+        assert outside.pid not in seen
         assert "sleep" not in await shell(python, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
         await shell(python, "kill -9 -1")
         assert outside.poll() is None
@@ -346,7 +368,8 @@ def fork_all(ids):
 found = fork_all({ids})
 """.replace("{ids}", str(user.with_range))
     limits = (await python.get_info()).isolation
-    assert limits is not None and limits.has("pids_limit")
+    assert limits is not None
+    assert limits.has("pids_limit")
     assert 100 < await found(python, code) < 600
 
 
@@ -379,8 +402,62 @@ async def test_a_killed_server_leaves_nothing_to_the_next_one(user: User, name: 
     again.end()
 
 
+# Images
+
+
+def small_image(path: Path) -> None:
+    """Write a root file system whose files belong to many, and some of it is closed to their owner."""
+    with tarfile.open(path, "w") as tar:
+
+        def add(name: str, kind: bytes, mode: int, owner: int, content: bytes = b"") -> None:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.uid, entry.gid, entry.size = kind, mode, owner, owner, len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+        add("bin", tarfile.DIRTYPE, 0o755, 0)
+        add("bin/busybox", tarfile.REGTYPE, 0o755, 0, Path("/bin/busybox").read_bytes())
+        for name in ("sh", "ls", "cat", "stat", "rm", "touch"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        add("locked", tarfile.DIRTYPE, 0o555, 1234)
+        add("locked/below", tarfile.DIRTYPE, 0, 1234)
+        add("locked/below/file", tarfile.REGTYPE, 0, 99, b"deep")
+
+
+async def test_an_image_is_unpacked_for_the_user_and_removed_again(
+    user: User, own: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(Path("/bin/busybox").exists(), "busybox is needed: Debian's package busybox-static")
+    archive = user.folder / "small.tar"
+    small_image(archive)
+    words = [archive, "--reference", "local/small:1", "--rootfs", "--home", user.home]
+    loaded = user.msb("image", "load", *words)
+    assert loaded.returncode == 0, loaded.stderr
+    monkeypatch.setenv("MSB_SERVER_URL", own.url)
+    async with PythonSandbox.create(name=name, image="local/small:1") as sandbox:
+        assert await shell(sandbox, "cat /locked/below/file; stat -c ' %u %g' /locked/below/file /locked") == (
+            "deep 0 0\n 0 0"
+        )
+        assert await shell(sandbox, "touch /locked/new && rm -r /locked && ls -d /locked") != "/locked"
+    removed = user.msb("image", "rm", "local/small:1", "--home", user.home)
+    assert removed.returncode == 0, removed.stderr
+    pruned = user.msb("image", "prune", "--all", "--home", user.home)
+    assert pruned.returncode == 0, pruned.stderr
+    assert not list(user.home.rglob("locked"))
+
+
 # The attack list
 
 
 def test_the_walls_withstand_the_attack_list(user: User) -> None:
-    need(not user.with_range, "the list is tried with one id")
+    home = user.home / "selftest"
+    done = user.msb("selftest", "--json", "--quick", "--home", home)
+    assert done.returncode in (0, 1), done.stderr
+    lines = json.loads(done.stdout)["lines"]
+    failed = {line["id"]: line["why"] for line in lines if line["verdict"] == "fail"}
+    assert {line: why for line, why in failed.items() if line not in GAPS} == {}
+    silent = {line["id"]: line["why"] for line in lines if line["verdict"] == "not-applicable"}
+    assert all(silent.values())
+    assert {line["id"] for line in lines if line["verdict"] == "pass"} >= ALWAYS
+    assert list(home.iterdir()) == []

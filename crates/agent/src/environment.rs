@@ -114,6 +114,7 @@ mod tests {
             user: None,
             prestart: None,
             program_group: false,
+            program_nice: 0,
         };
         Environment::new(&config).unwrap()
     }
@@ -136,6 +137,7 @@ mod tests {
                 user: Some("4242:4242".into()),
                 prestart: None,
                 program_group: false,
+                program_nice: 0,
             };
             let environment = Environment::new(&config).unwrap();
             assert_eq!(environment.workdir(), "/");

@@ -50,6 +50,7 @@ pub(crate) fn prepare() -> Result<Startup, StartupError> {
         let entry = sys::descriptors::take_inherited(PROGRAM_GROUP_FD).map_err(StartupError::Config)?;
         sys::spawn::enter_before_programs(entry);
     }
+    sys::spawn::be_nice_to_agent(config.program_nice);
     let listener = sys::descriptors::take_inherited(LISTENER_FD).map_err(StartupError::Listener)?;
     sys::descriptors::cloexec_from(3).map_err(StartupError::Harden)?;
     let environment = Environment::new(&config);

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use attack::{Answer, Group, Line, Probe, list};
+use attack::{Act, Answer, Group, Line, Probe, Scene, list};
 
 pub(crate) use self::error::SelftestError;
 use self::ground::Ground;
@@ -102,17 +102,27 @@ fn work(ground: &Ground, programs: &[PathBuf], wanted: &Wanted) -> Result<Report
 /// Tries the lines of a group.
 fn tried(ground: &Ground, stage: &mut Stage<'_>, lines: &[&Line]) -> Result<Vec<Entry>, SelftestError> {
     stage.revive(ATTACKER)?;
+    // What would use up a machine that has no limit against it is not tried.
+    let mut entries = BTreeMap::new();
+    for line in lines {
+        if let Some(protection) = rests_on(line)
+            && let Ok(Err(why)) = ground.client.protection(ATTACKER, protection)
+        {
+            entries.insert(line.id.as_str(), Entry::not_applicable(line, why));
+        }
+    }
+    let possible: Vec<&Line> =
+        lines.iter().copied().filter(|line| !entries.contains_key(line.id.as_str())).collect();
     let probed: Vec<&Line> =
-        lines.iter().copied().filter(|line| !matches!(line.probe, Probe::Scene(_))).collect();
+        possible.iter().copied().filter(|line| !matches!(line.probe, Probe::Scene(_))).collect();
     let inside = lines::inside(&ground.client, ATTACKER, &probed)?;
     let outside = lines::outside(ground, &probed)?;
-    let mut entries = BTreeMap::new();
     for line in &probed {
         let answer = inside.get(&line.id).cloned();
         let answer = answer.unwrap_or_else(|| Answer::Unable("the probe says nothing".to_owned()));
         entries.insert(line.id.as_str(), Entry::judged(line, &answer, outside.get(&line.id)));
     }
-    for line in lines {
+    for line in possible {
         if let Probe::Scene(scene) = line.probe {
             let entry = match stage.play(scene) {
                 Played::Answered(answer, control) => Entry::judged(line, &answer, control.as_ref()),
@@ -122,6 +132,15 @@ fn tried(ground: &Ground, stage: &mut Stage<'_>, lines: &[&Line]) -> Result<Vec<
         }
     }
     Ok(lines.iter().filter_map(|line| entries.remove(line.id.as_str())).collect())
+}
+
+/// The limit without which an attempt would succeed against the whole machine.
+fn rests_on(line: &Line) -> Option<&'static str> {
+    match line.probe {
+        Probe::Act(Act::Take(..)) | Probe::Scene(Scene::PageCache) => Some("memory_limit"),
+        Probe::Scene(Scene::BusyLoops) => Some("cpu_limit"),
+        Probe::Calls(_) | Probe::Act(_) | Probe::Scene(_) => None,
+    }
 }
 
 /// Looks at the server, the neighbour and the host after a group.

@@ -31,4 +31,7 @@ pub struct AgentConfig {
     /// Whether there is a descriptor [`PROGRAM_GROUP_FD`].
     #[serde(default)]
     pub program_group: bool,
+    /// The nice value of programs, above the agent's: where nothing else lets it act before what they do.
+    #[serde(default)]
+    pub program_nice: i32,
 }

@@ -331,13 +331,21 @@ pub fn enter_before_programs(entry: std::os::fd::OwnedFd) {
     PROGRAM_GROUP.store(entry.into_raw_fd(), std::sync::atomic::Ordering::Relaxed);
 }
 
+/// The nice value of programs.
+static PROGRAM_NICE: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+
+/// Gives every program that is started from now on a nice value; this process keeps its own.
+pub fn be_nice_to_agent(nice: i32) {
+    PROGRAM_NICE.store(nice, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Turns this process into the program; says why on `failures` when it cannot.
 fn become_program(start: &mut Start<'_>, failures: RawFd) -> ! {
     // SAFETY: plain calls on this process alone. The mask is emptied last, when no caller's handler is left to run.
     unsafe {
         libc::setsid();
         // The agent may run before others; what it starts may not. Going down needs no right.
-        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, PROGRAM_NICE.load(std::sync::atomic::Ordering::Relaxed));
         let group = PROGRAM_GROUP.load(std::sync::atomic::Ordering::Relaxed);
         // A single-threaded process that enters by itself: with cgroup version 1 nothing else is quick. A program that
         // cannot enter would run without its limit, so it does not run.

@@ -60,6 +60,7 @@ impl Sandbox {
             user: None,
             prestart: None,
             program_group: false,
+            program_nice: 0,
         };
         change(&mut config);
         fs_err::write(directory.join("config"), serde_json::to_vec(&config).unwrap()).unwrap();

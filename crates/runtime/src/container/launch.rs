@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jail::facts::What;
 use jail::plan::Plan;
 use jail::report::{REPORT_BYTES_MAX, Report};
+use protocol::isolation::ProtectionName;
 use protocol::limits::WALLS_WAIT;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -119,6 +120,7 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         rights: shares.standing.rights.clone(),
         process: shares.volume.process_file(&spec.id),
         counts_processes: shares.counts_processes(),
+        prefers_agent: shares.lacks(ProtectionName::CpuLimit),
         landlock: shares.facts.failure(What::Landlock).is_none(),
     };
     plan(spec, places, secret).map_err(|error| walls("make the plan")(io::Error::other(error)))

@@ -188,8 +188,13 @@ impl Shares {
     /// Whether the processes of a sandbox are counted in its user namespace. Only an ordinary user's can be: those of
     /// root are held to no limit. It is for want of a cgroup.
     fn counts_processes(&self) -> bool {
-        let by_group = |one: &&Protection| one.name == ProtectionName::PidsLimit && one.on;
-        self.standing.rights != Rights::Root && self.cgroups.protections().iter().find(by_group).is_none()
+        self.lacks(ProtectionName::PidsLimit)
+    }
+
+    /// Whether an ordinary user has no cgroup that holds a limit.
+    fn lacks(&self, limit: ProtectionName) -> bool {
+        let held = self.cgroups.protections().iter().any(|one| one.name == limit && one.on);
+        self.standing.rights != Rights::Root && !held
     }
 
     /// What is known of limits before there is a sandbox, without that of which it must be read.

@@ -34,7 +34,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 ];
 
 /// What tells about the host (its disks, boot parameters, locks, the timing of its interrupts) or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
-pub(super) const MASKED: [&str; 28] = [
+pub(super) const MASKED: [&str; 30] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/cmdline",
@@ -54,12 +54,14 @@ pub(super) const MASKED: [&str; 28] = [
     "/proc/swaps",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/block",
     "/sys/firmware",
     "/sys/fs",
     "/sys/hypervisor",
     "/sys/kernel",
     "/sys/module",
     "/sys/power",
+    "/sys/devices/virtual/block",
     "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap",
     "/sys/devices/virtual/thermal",
@@ -85,6 +87,8 @@ pub(super) const CAPABILITIES: [(u32, &str); 8] = [
 const TERMINAL_GROUP: u32 = 5;
 /// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
 const AGENT_NICE: i32 = -20;
+/// The nice value of programs where the agent cannot go above others and no cgroup keeps them from it.
+const YIELDING_NICE: i32 = 19;
 
 /// Options of overlay mounts. `redirect_dir`: a directory of a lower layer can be renamed. `volatile`: no sync to the disk
 /// for files that die with the sandbox. `userxattr`: marks of the kernel that need no rights of root; it excludes the first.
@@ -100,6 +104,8 @@ pub(crate) struct Places {
     pub(crate) process: PathBuf,
     /// Whether its processes are counted in its user namespace, for want of a cgroup.
     pub(crate) counts_processes: bool,
+    /// Whether programs yield to the agent, which would not get to ending them otherwise.
+    pub(crate) prefers_agent: bool,
     /// The agent program.
     pub(crate) agent: PathBuf,
     /// The agent's socket.
@@ -138,6 +144,7 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         user,
         prestart: spec.prestart,
         program_group: true,
+        program_nice: if places.prefers_agent { YIELDING_NICE } else { 0 },
     };
     let last_id = places.ids.count + places.more_ids.map_or(0, |more| more.count) - 1;
     let real = places.rights == Rights::Root;
@@ -250,6 +257,7 @@ mod tests {
             rights: Rights::Root,
             process: "/v/process".into(),
             counts_processes: false,
+            prefers_agent: false,
             agent: "/agent".into(),
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],
