@@ -129,7 +129,13 @@ class Server:
 
     @classmethod
     def start(
-        cls, home: Path, *arguments: str, dev: bool = True, log_level: str | None = None, inside: Sequence[str] = ()
+        cls,
+        home: Path,
+        *arguments: str,
+        dev: bool = True,
+        log_level: str | None = None,
+        inside: Sequence[str] = (),
+        programs: Path = PROGRAMS,
     ) -> Server:
         """Start a server on a free port and wait for the line that says where it listens.
 
@@ -140,7 +146,7 @@ class Server:
         before, cgroups_before = children(os.getpid()), cgroup_directories()
         network = [] if inside else ["--no-network"]
         flags = [*(["--dev"] if dev else []), *network, "--port", "0", "--home", home, *arguments]
-        command = [*inside, PROGRAMS / "msb", "server", "start", *flags]
+        command = [*inside, programs / "msb", "server", "start", *flags]
         environment = clean_environment()
         if log_level:
             environment["MSB_LOG"] = log_level
