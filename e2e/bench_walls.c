@@ -3,8 +3,9 @@
 //
 //   bench_walls                             reads a specification on standard input, builds the walls, becomes the agent
 //   bench_walls SPEC INPUT PROGRAM [ARG...] for each line on standard input: makes directories and cgroups, runs PROGRAM
-//                                           with INPUT as its standard input, greets the agent, removes all again, and
-//                                           prints how long the first three took, in nanoseconds
+//                                           with INPUT as its standard input, greets the agent, and prints the agent's
+//                                           pid and how long the three took, in nanoseconds; for the next line, removes
+//                                           all again, and prints an empty one
 //
 // A specification has one record in each line, its words divided by tabs; e2e/bench_walls.py writes it.
 #define _GNU_SOURCE
@@ -139,7 +140,7 @@ static int overlay(int user_namespace) {
 }
 
 static int device_tree(void) {
-    char *owner = text_of("first"), *directories[] = {"pts", "shm"};
+    char *owner = text_of("first"), *directories[] = {"pts", "shm", "mqueue"};
     uid_t id = strtoul(owner, NULL, 10);
     int dev = new_mount("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "source", "dev", "mode", "0755", "size", "64k",
                         "nr_inodes", "64", "uid", owner, "gid", owner, NULL);
@@ -152,7 +153,7 @@ static int device_tree(void) {
         CHECK(symlinkat(r->word[2], dev, r->word[1]));
         CHECK(fchownat(dev, r->word[1], id, id, AT_SYMLINK_NOFOLLOW));
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         CHECK(mkdirat(dev, directories[i], 0755));
         CHECK(fchownat(dev, directories[i], id, id, AT_SYMLINK_NOFOLLOW));
     }
@@ -168,6 +169,7 @@ static void build_root(int root, int dev) {
     attach(root, dev, "/dev");
     attach(root, new_mount("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "source", "devpts", "newinstance", NULL,
                            "ptmxmode", "0666", "mode", "0620", "gid", "5", NULL), "/dev/pts");
+    EACH("queues") attach(root, new_mount("mqueue", strict, "source", "mqueue", NULL), r->word[1]);
     attach(root, new_mount("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "source", "tmpfs", "size", text_of("shm"),
                            "mode", "1777", NULL), "/dev/shm");
     int target;
@@ -416,8 +418,11 @@ int main(int argc, char **argv) {
         long ran = now();
         greet();
         long greeted = now();
+        printf("%d %ld %ld %ld\n", agent, prepared - began, ran - prepared, greeted - ran);
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin)) return 1;
         tear_down(agent);
-        printf("%ld %ld %ld\n", prepared - began, ran - prepared, greeted - ran);
+        puts("");
         fflush(stdout);
     }
     return 0;

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -54,6 +55,9 @@ LIMITS = (
     *("blkio.bfq.weight", "blkio.weight", "programs/cpu.cfs_period_us", "programs/cpu.cfs_quota_us"),
     *("memory.max", "memory.swap.max", "cpu.weight", "io.weight", "io.bfq.weight", "programs/cpu.max"),
 )
+# What must be the same of both, besides mounts, limits and cgroups.
+SAID_OF_WALLS = ("Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp")
+KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
 
 def milliseconds(seconds: float) -> float:
@@ -150,13 +154,35 @@ class Driver:
 
     def sample(self) -> list[float]:
         """Return how long each phase took, in seconds."""
+        _, *nanoseconds = self._step()
+        self._step()
+        return [number / 1e9 for number in nanoseconds]
+
+    def walls(self) -> dict[str, Any]:
+        """Return what the kernel says of the walls of one sandbox."""
+        agent = Path("/proc") / str(self._step()[0])
+        mountinfo = re.sub(r"/fd/\d+", "/fd/N", (agent / "mountinfo").read_text())
+        mounts = [line.split() for line in mountinfo.splitlines()]
+        status = [line for line in (agent / "status").read_text().splitlines() if line.startswith(SAID_OF_WALLS)]
+        said = {
+            "mounts": [(words[3:6], words[words.index("-") + 1 :]) for words in mounts],
+            "status": status,
+            "limits": (agent / "limits").read_text(),
+            "cgroups": (agent / "cgroup").read_text(),
+            "ids": (agent / "uid_map").read_text() + (agent / "gid_map").read_text(),
+            "others": [kind for kind in KINDS if os.readlink(agent / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")],
+        }
+        self._step()
+        return said
+
+    def _step(self) -> list[int]:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, "the C program failed"
-        return [int(word) / 1e9 for word in line.split()]
+        return [int(word) for word in line.split()]
 
     def end(self) -> None:
         self._process.communicate(timeout=60)
@@ -247,13 +273,22 @@ def bench(folder: Path, samples: int) -> dict[str, Any]:
     spec, given = folder / "spec", folder / "box.json"
     spec.write_text(text)
     given.write_text(json.dumps(plan))
-    minimal, jail = Driver(c, spec, spec, c), Driver(c, spec, given, PROGRAMS / "msb-jail")
+    jail = Driver(c, spec, given, PROGRAMS / "msb-jail")
+    ours = jail.walls()
+    # No part of the plan: every sandbox has them, or none.
+    if "/dev/mqueue" in str(ours["mounts"]):
+        spec.write_text(f"{text}queues\t/dev/mqueue\n")
+    minimal = Driver(c, spec, spec, c)
+    theirs = minimal.walls()
+    for part, said in ours.items():
+        assert theirs[part] == said, f"{part} of the C program: {theirs[part]}\nof msb-jail: {said}"
+    assert ours["others"] == [], "namespaces that are the host's"
     servers = {row: Started(folder / row[-5:], image, row.split()[-1]) for row in (PLAIN, BTRFS)}
     turns = [(C, minimal.sample), (JAIL, jail.sample), *((row, started.sample) for row, started in servers.items())]
     load = os.getloadavg()
     found = report(measure(samples, [*turns, (CALL, servers[PLAIN].idle)]), load)
     # The last first: a server checks that no process is there which was not before it.
-    for part in (*reversed(servers.values()), jail, minimal, example):
+    for part in (*reversed(servers.values()), minimal, jail, example):
         part.end()
     return found
 
