@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,12 @@ class Example:
         upper = [Path(tasks).parent for tasks in self.plan["cgroup_tasks"]]
         return [*upper, Path(self.plan["program_tasks"]).parent]
 
-    def end(self) -> None:
-        self.call.call("sandbox.stop", sandbox="example")
+    def __enter__(self) -> Example:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
         self.call.close()
-        self.server.end()
+        self.server.__exit__(*failure)
 
 
 def cgroup_records(groups: list[Path], name: str) -> list[tuple[str, ...]]:
@@ -170,7 +173,9 @@ class Driver:
             "limits": (agent / "limits").read_text(),
             "cgroups": (agent / "cgroup").read_text(),
             "ids": (agent / "uid_map").read_text() + (agent / "gid_map").read_text(),
-            "others": [kind for kind in KINDS if os.readlink(agent / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")],
+            "others": [
+                kind for kind in KINDS if os.readlink(agent / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")
+            ],
         }
         self._step()
         return said
@@ -184,9 +189,12 @@ class Driver:
         assert line, "the C program failed"
         return [int(word) for word in line.split()]
 
-    def end(self) -> None:
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
         self._process.communicate(timeout=60)
-        assert self._process.returncode == 0
+        assert failure or self._process.returncode == 0
 
 
 class Started:
@@ -206,9 +214,12 @@ class Started:
     def idle(self) -> list[float]:
         return [self.call.timed("sandbox.metrics.get", namespace="nobody")[0]]
 
-    def end(self) -> None:
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
         self.call.close()
-        self.server.end()
+        self.server.__exit__(*failure)
 
 
 def measure(samples: int, turns: list[tuple[str, Callable[[], list[float]]]]) -> dict[str, list[list[float]]]:
@@ -223,7 +234,7 @@ def measure(samples: int, turns: list[tuple[str, Callable[[], list[float]]]]) ->
     return rows
 
 
-def report(rows: dict[str, list[list[float]]], load: tuple[float, ...]) -> dict[str, Any]:
+def report(rows: dict[str, list[list[float]]], load: tuple[float, ...], *, landlock: bool) -> dict[str, Any]:
     """Return everything that is known of this run."""
     table: dict[str, Any] = {}
     whole = {row: sorted(sum(sample) for sample in samples) for row, samples in rows.items()}
@@ -240,6 +251,8 @@ def report(rows: dict[str, list[list[float]]], load: tuple[float, ...]) -> dict[
         "cores": os.cpu_count(),
         "load": [round(number, 2) for number in load],
         "profile": PROGRAMS.name,
+        # The C program does without.
+        "landlock": landlock,
         "samples": len(rows[C]),
         "rows": table,
         "goal": f"p50 of {PLAIN} at most {GOAL} times {C}",
@@ -262,35 +275,38 @@ def show(found: dict[str, Any]) -> None:
     print(f"{found['goal']}: {'reached' if found['reached'] else 'NOT reached'}")
 
 
+def compare(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Check that the C program builds the same walls."""
+    for part, said in ours.items():
+        assert theirs[part] == said, f"{part} of the C program: {theirs[part]}\nof msb-jail: {said}"
+    assert ours["others"] == [], "namespaces that are the host's"
+
+
 def bench(folder: Path, samples: int) -> dict[str, Any]:
     c = folder / "bench_walls"
     source = REPO / "e2e" / "bench_walls.c"
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-o", c, source], check=True)
     image = folder / "images" / "empty"
     image.mkdir(parents=True)
-    example = Example(folder, image)
-    text, plan = specification(example, folder / "box", f"bench-{os.getpid()}")
-    spec, given = folder / "spec", folder / "box.json"
-    spec.write_text(text)
-    given.write_text(json.dumps(plan))
-    jail = Driver(c, spec, given, PROGRAMS / "msb-jail")
-    ours = jail.walls()
-    # No part of the plan: every sandbox has them, or none.
-    if "/dev/mqueue" in str(ours["mounts"]):
-        spec.write_text(f"{text}queues\t/dev/mqueue\n")
-    minimal = Driver(c, spec, spec, c)
-    theirs = minimal.walls()
-    for part, said in ours.items():
-        assert theirs[part] == said, f"{part} of the C program: {theirs[part]}\nof msb-jail: {said}"
-    assert ours["others"] == [], "namespaces that are the host's"
-    servers = {row: Started(folder / row[-5:], image, row.split()[-1]) for row in (PLAIN, BTRFS)}
-    turns = [(C, minimal.sample), (JAIL, jail.sample), *((row, started.sample) for row, started in servers.items())]
-    load = os.getloadavg()
-    found = report(measure(samples, [*turns, (CALL, servers[PLAIN].idle)]), load)
-    # The last first: a server checks that no process is there which was not before it.
-    for part in (*reversed(servers.values()), minimal, jail, example):
-        part.end()
-    return found
+    # The last one ends first: a server checks that no process is there which was not before it.
+    with ExitStack() as parts:
+        example = parts.enter_context(Example(folder, image))
+        text, plan = specification(example, folder / "box", f"bench-{os.getpid()}")
+        spec, given = folder / "spec", folder / "box.json"
+        spec.write_text(text)
+        given.write_text(json.dumps(plan))
+        jail = parts.enter_context(Driver(c, spec, given, PROGRAMS / "msb-jail"))
+        ours = jail.walls()
+        # No part of the plan: every sandbox has them, or none.
+        if "/dev/mqueue" in str(ours["mounts"]):
+            spec.write_text(f"{text}queues\t/dev/mqueue\n")
+        minimal = parts.enter_context(Driver(c, spec, spec, c))
+        compare(minimal.walls(), ours)
+        plain = parts.enter_context(Started(folder / "plain", image, "plain"))
+        btrfs = parts.enter_context(Started(folder / "btrfs", image, "btrfs"))
+        turns = [(C, minimal.sample), (JAIL, jail.sample), (PLAIN, plain.sample), (BTRFS, btrfs.sample)]
+        load = os.getloadavg()
+        return report(measure(samples, [*turns, (CALL, plain.idle)]), load, landlock=plan["landlock"])
 
 
 def main() -> int:
