@@ -140,7 +140,7 @@ class Server:
         """Start a server on a free port and wait for the line that says where it listens.
 
         With `dev`, it is one that asks for no keys. It has no network, so that this machine's own stays as it is,
-        unless it is started inside another machine's by the words in `inside`.
+        unless it is started inside another machine's, or by somebody who cannot change it, by the words in `inside`.
         """
         log = Path(tempfile.mkstemp(prefix="msb-e2e-", suffix=".log")[1])
         before, cgroups_before = children(os.getpid()), cgroup_directories()

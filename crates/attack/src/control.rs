@@ -15,7 +15,9 @@ use std::process::{Command, Stdio};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// `CLONE_NEWTIME` (`linux/sched.h`).
@@ -35,6 +37,7 @@ pub(crate) fn control(root: &str, ids: &[&str]) -> io::Result<()> {
     nix::unistd::alarm::set(SECONDS_MAX);
     // No terminal, so that no attempt can reach the one of who runs this.
     let _ = rustix::process::setsid();
+    become_root()?;
     let all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWNET
@@ -58,6 +61,18 @@ pub(crate) fn control_root(root: &str, ids: &[&str]) -> io::Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
     sys::network::bring_loopback_up()?;
     spawn(&format!("/{PROGRAM}"), "control-run", None, ids)
+}
+
+/// Makes an ordinary user root of a user namespace: the most that he can be without a wall.
+fn become_root() -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    if user.is_root() {
+        return Ok(());
+    }
+    sys::namespace::unshare_users().map_err(|error| failed("make a user namespace", error))?;
+    fs_err::write("/proc/self/setgroups", "deny")?;
+    fs_err::write("/proc/self/uid_map", format!("0 {} 1\n", user.as_raw()))?;
+    fs_err::write("/proc/self/gid_map", format!("0 {} 1\n", group.as_raw()))
 }
 
 fn spawn(program: &str, part: &str, root: Option<&str>, ids: &[&str]) -> io::Result<()> {
@@ -94,8 +109,15 @@ fn make_root(root: &Path) -> io::Result<()> {
         fs_err::create_dir(at("dev").join(directory))?;
     }
     for (name, major, minor) in NODES {
-        let mode = Mode::from_raw_mode(0o666);
-        mknodat(CWD, at("dev").join(name), FileType::CharacterDevice, mode, makedev(major, minor))?;
+        let (path, mode) = (at("dev").join(name), Mode::from_raw_mode(0o666));
+        match mknodat(CWD, &path, FileType::CharacterDevice, mode, makedev(major, minor)) {
+            // Root of a user's own namespace has the host's nodes alone.
+            Err(rustix::io::Errno::PERM) => {
+                fs_err::write(&path, "")?;
+                mount_bind(Path::new("/dev").join(name), &path)?;
+            }
+            made => made?,
+        }
     }
     mount("none", at("dev/pts"), "devpts", none, c"newinstance,ptmxmode=0666,mode=0620")?;
     symlink("pts/ptmx", at("dev/ptmx"))?;

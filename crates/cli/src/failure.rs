@@ -25,9 +25,6 @@ use crate::selftest::SelftestError;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The walls need rights that the user does not have.
-    #[error("sandboxes need root: this version builds its walls with the rights of root")]
-    NotRoot,
     /// There is no home directory to keep things below.
     #[error("there is no directory to keep things in: HOME is not set")]
     NoHome,
@@ -207,7 +204,6 @@ impl Failure {
     fn advice(&self) -> (Option<String>, u8) {
         let hint = |text: &str| Some(text.to_owned());
         match self {
-            Failure::NotRoot => (hint("run it with sudo"), FAILED),
             Failure::NoHome | Failure::Home { .. } => (hint("name a directory with --home DIR"), USAGE),
             Failure::DevOnNetwork(_) => (
                 hint("leave it at the loopback address, or say --dev-on-network if that is what you want"),

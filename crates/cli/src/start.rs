@@ -21,9 +21,6 @@ pub(crate) fn run(arguments: StartArgs) -> Result<(), Failure> {
     if arguments.dev && !arguments.dev_on_network {
         refuse_network(&arguments, address)?;
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::NotRoot);
-    }
     log_to_standard_error();
     let home = failure::home(arguments.home)?;
     let defaults_from_registry = arguments.registries.default.is_named();

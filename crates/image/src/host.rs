@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::XattrFlags;
 
+use crate::owners::OwnerPolicy;
 use crate::{Rootfs, RootfsMount};
 
 /// Directories of the root, with their modes.
@@ -199,7 +200,7 @@ fn make_mask(mask: &Path) -> io::Result<()> {
                 make_directory(&path, 0o755)?;
             }
         }
-        rustix::fs::setxattr(&path, "trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        rustix::fs::setxattr(&path, OwnerPolicy::of_this_process().opaque(), b"y", XattrFlags::empty())?;
     }
     Ok(())
 }

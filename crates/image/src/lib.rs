@@ -10,6 +10,7 @@ pub mod directory;
 pub mod host;
 pub mod images;
 pub mod name;
+mod owners;
 pub mod pull;
 pub mod reference;
 pub mod registry;

@@ -43,10 +43,10 @@ pub(crate) fn contain(
     let mounts =
         receiver.wait_for_mounts().act(|| "receive the mounts".to_owned())?.ok_or(JailError::Abandoned)?;
     enter_cgroups(&inherited.cgroup_tasks)?;
-    become_root_inside()?;
+    become_root_inside(plan.rights.set_groups())?;
     rustix::system::sethostname(plan.hostname.as_bytes()).act(|| "set the host name".to_owned())?;
     sys::network::bring_loopback_up().act(|| "bring the loopback interface up".to_owned())?;
-    build_root(plan, mounts, &inherited.dev)?;
+    build_root(plan, mounts, &inherited)?;
     rustix::net::listen(&inherited.socket, LISTEN_BACKLOG).act(|| "listen for the server".to_owned())?;
     set_limits(plan)?;
     drop_capabilities(&plan.capabilities)?;
@@ -64,16 +64,19 @@ fn enter_cgroups(tasks: &[OwnedFd]) -> Result<(), JailError> {
     sys::namespace::unshare_cgroup().act(|| "make a cgroup namespace".to_owned())
 }
 
-fn become_root_inside() -> Result<(), JailError> {
+fn become_root_inside(set_groups: bool) -> Result<(), JailError> {
     let (user, group) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-    set_thread_groups(&[]).act(|| "drop the groups".to_owned())?;
+    if set_groups {
+        set_thread_groups(&[]).act(|| "drop the groups".to_owned())?;
+    }
     set_thread_res_gid(group, group, group).act(|| "become group 0 inside".to_owned())?;
     set_thread_res_uid(user, user, user).act(|| "become user 0 inside".to_owned())
 }
 
 /// Arranges the mounts and makes them `/`. Every target is opened beneath the new root without following a link, so
 /// that an image which ships `/proc` or `/dev` as a link is refused instead of followed.
-fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), JailError> {
+fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, inherited: &Inherited) -> Result<(), JailError> {
+    let dev = &inherited.dev;
     let mut mounts = mounts.into_iter();
     let mut overlays = plan.overlays.iter().zip(mounts.by_ref());
     let (_, root) =
@@ -92,10 +95,15 @@ fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, dev: &OwnedFd) -> Result<(), Ja
     attach(&root, &proc_mount()?, "/proc")?;
     attach(&root, &sys_mount()?, "/sys")?;
     attach(&root, dev, "/dev")?;
-    attach(&root, &devpts_mount()?, "/dev/pts")?;
+    attach(&root, &devpts_mount(plan.terminal_group)?, "/dev/pts")?;
+    attach(&root, &queues_mount()?, "/dev/mqueue")?;
     attach(&root, &tmpfs_mount(&plan.shm_bytes.to_string(), "1777")?, "/dev/shm")?;
     make_read_only(&root, plan)?;
     hide(&root, plan)?;
+    // After that: what files are hidden behind is a file of the sandbox's own, and no device of the host.
+    for (device, node) in plan.devices.iter().zip(&inherited.nodes) {
+        attach_device(&root, node, &device.name)?;
+    }
     seal_dev(dev)?;
     pivot_root(".", ".").act(|| "pivot into the new root".to_owned())?;
     unmount(".", UnmountFlags::DETACH).act(|| "leave the old root".to_owned())?;
@@ -152,6 +160,12 @@ fn open_directory_beneath(directory: &OwnedFd, name: &str) -> rustix::io::Result
     )
 }
 
+fn attach_device(root: &OwnedFd, node: &OwnedFd, name: &str) -> Result<(), JailError> {
+    let at = || format!("attach /dev/{name}");
+    let place = open_beneath(root, &format!("/dev/{name}")).act(at)?;
+    attach_on(node, &place).act(at)
+}
+
 fn attach_on(mount: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
     let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount.as_fd(), "", target.as_fd(), "", by_descriptor)
@@ -173,17 +187,28 @@ fn sys_mount() -> Result<OwnedFd, JailError> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, no_tricks() | MountAttrFlags::MOUNT_ATTR_RDONLY).act(at)
 }
 
-fn devpts_mount() -> Result<OwnedFd, JailError> {
+fn devpts_mount(group: Option<u32>) -> Result<OwnedFd, JailError> {
     let at = || "mount /dev/pts".to_owned();
     let context = fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
     fsconfig_set_string(&context, "source", "devpts").act(at)?;
     fsconfig_set_flag(&context, "newinstance").act(at)?;
     fsconfig_set_string(&context, "ptmxmode", "0666").act(at)?;
     fsconfig_set_string(&context, "mode", "0620").act(at)?;
-    fsconfig_set_string(&context, "gid", "5").act(at)?;
+    if let Some(group) = group {
+        fsconfig_set_string(&context, "gid", group.to_string()).act(at)?;
+    }
     fsconfig_create(&context).act(at)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).act(at)
+}
+
+/// Returns the message queues of the sandbox's own IPC namespace (`mq_overview(7)`).
+fn queues_mount() -> Result<OwnedFd, JailError> {
+    let at = || "mount /dev/mqueue".to_owned();
+    let context = fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
+    fsconfig_set_string(&context, "source", "mqueue").act(at)?;
+    fsconfig_create(&context).act(at)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, no_tricks()).act(at)
 }
 
 fn tmpfs_mount(size: &str, mode: &str) -> Result<OwnedFd, JailError> {
@@ -215,7 +240,7 @@ fn make_read_only(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
     Ok(())
 }
 
-/// Puts an empty read-only directory over directories and `/dev/null` over files.
+/// Puts an empty read-only directory over directories and `/dev/null`, or the empty place for it, over files.
 fn hide(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
     let null = open_beneath(root, "/dev/null").act(|| "open /dev/null".to_owned())?;
     let empty = tmpfs_mount("4096", "0555")?;
@@ -234,6 +259,9 @@ fn hide(root: &OwnedFd, plan: &Plan) -> Result<(), JailError> {
             continue;
         }
         let cover = clone_mount(if is_directory { &empty } else { &null }).act(at)?;
+        // Writing to a device is no change of it.
+        set_attributes(cover.as_fd(), MountAttributes { set: READ_ONLY, ..MountAttributes::default() })
+            .act(at)?;
         attach_on(&cover, &target).act(at)?;
     }
     Ok(())
@@ -305,8 +333,8 @@ fn shut_outside(agent: &OwnedFd) -> Result<(), JailError> {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .act(|| format!("open {path}"))
     };
-    let (root, dev) = (held("/")?, held("/dev")?);
-    confine(&Open { root: &root, dev: Some(&dev), program: Some(agent) })
+    let (root, dev, queues) = (held("/")?, held("/dev")?, held("/dev/mqueue")?);
+    confine(&Open { root: &root, dev: Some(&dev), queues: Some(&queues), program: Some(agent) })
         .map_err(std::io::Error::other)
         .act(|| "shut what is outside with landlock".to_owned())
 }

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! outer (host, root)                 inner (new user, mount, pid, net, ipc, uts)
+//!   takes its rights
 //!   open socket, agent, cgroups
 //!   clone3 ─────────────────────────▶ waits
 //!   write its id maps
@@ -17,7 +18,11 @@
 //!                                     execveat(agent)
 //! ```
 //!
-//! `msb-jail --probe DIRECTORY` builds nothing and says what of this works on this host.
+//! Where there is no real root, the outer process first makes a user namespace of its own and is root of that
+//! ([`own_root`]); the sandbox's is then below it.
+//!
+//! `msb-jail --probe DIRECTORY` builds nothing and says what of this works on this host; `msb-jail --remove DIRECTORY`
+//! removes what a sandbox wrote. Both read on standard input with whose rights they shall.
 
 mod confine;
 mod error;
@@ -25,6 +30,7 @@ mod handoff;
 mod inner;
 mod layers;
 mod outer;
+mod own_root;
 mod probe;
 mod volume;
 
@@ -34,8 +40,9 @@ use std::process::ExitCode;
 
 use jail::plan::{PLAN_BYTES_MAX, Plan};
 use jail::report::Report;
+use jail::rights::Rights;
 
-use crate::error::JailError;
+use crate::error::{Act, JailError};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -44,12 +51,24 @@ fn main() -> ExitCode {
             return say(concat!("msb-jail ", env!("CARGO_PKG_VERSION")));
         }
         (Some(option), Some(directory)) if option == "--probe" => {
-            let facts = probe::facts(Path::new(&directory));
-            return say(&serde_json::to_string(&facts).unwrap_or_default());
+            let facts = read_rights().map(|rights| probe::facts(Path::new(&directory), &rights));
+            let text = facts.map(|facts| serde_json::to_string(&facts).unwrap_or_default());
+            return text.map_or_else(|error| end(Err(error)), |text| say(&text));
         }
+        (Some(option), Some(directory)) if option == "--remove" => return end(remove(Path::new(&directory))),
         _ => {}
     }
-    match read_plan().and_then(|plan| outer::run(&plan)) {
+    end(read_plan().and_then(|plan| outer::run(&plan)))
+}
+
+/// Removes a directory and all below it, whoever's it is.
+fn remove(directory: &Path) -> Result<(), JailError> {
+    own_root::take(&read_rights()?)?;
+    jail::remove::remove_tree(directory).act(|| format!("remove {}", directory.display()))
+}
+
+fn end(done: Result<(), JailError>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(JailError::Abandoned) => ExitCode::FAILURE,
         Err(error) => {
@@ -66,7 +85,20 @@ fn say(line: &str) -> ExitCode {
     }
 }
 
+fn read_rights() -> Result<Rights, JailError> {
+    serde_json::from_slice(&read_input()?).map_err(|error| JailError::Plan(error.to_string()))
+}
+
 fn read_plan() -> Result<Plan, JailError> {
+    let text = read_input()?;
+    let plan: Plan = serde_json::from_slice(&text).map_err(|error| JailError::Plan(error.to_string()))?;
+    if plan.overlays.first().is_none_or(|overlay| overlay.at != "/") {
+        return Err(JailError::Plan("its first overlay is not /".to_owned()));
+    }
+    Ok(plan)
+}
+
+fn read_input() -> Result<Vec<u8>, JailError> {
     let mut text = Vec::new();
     let limit = PLAN_BYTES_MAX as u64 + 1;
     std::io::stdin()
@@ -77,11 +109,7 @@ fn read_plan() -> Result<Plan, JailError> {
     if text.len() > PLAN_BYTES_MAX {
         return Err(JailError::Plan(format!("it is longer than {PLAN_BYTES_MAX} bytes")));
     }
-    let plan: Plan = serde_json::from_slice(&text).map_err(|error| JailError::Plan(error.to_string()))?;
-    if plan.overlays.first().is_none_or(|overlay| overlay.at != "/") {
-        return Err(JailError::Plan("its first overlay is not /".to_owned()));
-    }
-    Ok(plan)
+    Ok(text)
 }
 
 /// Says something to the server. A server that is gone hears nothing, and then nobody needs the report.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The part that real root does, outside.
+//! The part that root does, outside: real root, or a user in a namespace of his own.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jail::plan::{IdBlock, Overlay, Plan};
+use jail::plan::{Device, DeviceSource, IdBlock, Overlay, Owners, Plan};
+use jail::process::ProcessRecord;
 use jail::report::Report;
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
@@ -13,7 +14,8 @@ use rustix::mount::{
     open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, setrlimit};
+use rustix::thread::set_thread_res_uid;
 use sys::mount::{MountAttributes, READ_ONLY, set_attributes};
 use sys::namespace::{Fork, Namespaces, fork_sibling_into};
 
@@ -21,12 +23,9 @@ use crate::error::{Act, JailError};
 use crate::handoff::{self, Sender};
 use crate::layers::fetch_layers;
 use crate::probe::NO_CORE_BYTES;
-use crate::{inner, report, volume};
+use crate::{inner, own_root, report, volume};
 
-/// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
-const AGENT_NICE: i32 = -20;
-
-/// What the inner process inherits: opened by real root, of use only to the program it becomes.
+/// What the inner process inherits: opened outside, of use only to the program it becomes.
 pub(crate) struct Inherited {
     /// The descriptor numbers at which the agent looks for its socket and its configuration.
     pub(crate) slots: Slots,
@@ -38,8 +37,10 @@ pub(crate) struct Inherited {
     pub(crate) cgroup_tasks: Vec<OwnedFd>,
     /// The `tasks` file of the cgroup that the programs enter.
     pub(crate) program_tasks: OwnedFd,
-    /// `/dev`, with its nodes, not yet attached anywhere.
+    /// `/dev`, with its nodes or places for them, not yet attached anywhere.
     pub(crate) dev: OwnedFd,
+    /// Mounts of the host's nodes, for those places: one for each device, or none.
+    pub(crate) nodes: Vec<OwnedFd>,
 }
 
 /// The descriptors 3, 4 and 5, kept free for the agent from the beginning.
@@ -72,6 +73,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
     let slots = Slots::reserve()?;
     let writable = plan.writable.as_ref().map(fetch_layers).transpose()?;
     raise_core_limit();
+    own_root::take(&plan.rights)?;
     sys::namespace::unshare_mounts().act(|| "make a mount namespace".to_owned())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .act(|| "make the mounts private".to_owned())?;
@@ -86,9 +88,13 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
         cgroup_tasks: plan.cgroup_tasks.iter().map(|path| open_tasks(path)).collect::<Result<_, _>>()?,
         program_tasks: open_tasks(&plan.program_tasks)?,
         dev: device_tree(plan)?,
+        nodes: host_nodes(plan)?,
     };
+    if let Some(most) = plan.processes_max {
+        limit_processes(most)?;
+    }
     let (sender, receiver) = handoff::channel().act(|| "make a socket pair".to_owned())?;
-    match fork_sibling_into(Namespaces::SANDBOX).act(|| "make the kernel namespaces".to_owned())? {
+    match fork_for(plan.ids).act(|| "make the kernel namespaces".to_owned())? {
         Fork::Child => {
             drop(sender);
             match inner::contain(plan, inherited, receiver)? {}
@@ -101,19 +107,37 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
     }
 }
 
+/// Forks into the sandbox's kernel namespaces as the host's user who is root inside.
+///
+/// What the kernel counts for each user (inotify instances, timers, message queues) it charges to who made the user
+/// namespace as well (`user_namespaces(7)`): made by root, all sandboxes would share what root may have, and one could
+/// take it all.
+fn fork_for(ids: IdBlock) -> std::io::Result<Fork> {
+    let (owner, root) = (Uid::from_raw(ids.first), Uid::ROOT);
+    set_thread_res_uid(owner, owner, root)?;
+    let forked = fork_sibling_into(Namespaces::SANDBOX)?;
+    if let Fork::Parent(_) = forked {
+        set_thread_res_uid(root, root, root)?;
+    }
+    Ok(forked)
+}
+
 /// Maps the ids of the inner process and hands it its overlay mounts.
 fn complete(plan: &Plan, pid: i32, sender: Sender) -> Result<(), JailError> {
-    write_id_maps(pid, plan.ids)?;
-    prefer(pid)?;
+    ProcessRecord::of(pid)
+        .and_then(|record| record.write(&plan.process))
+        .act(|| format!("write {}", plan.process.display()))?;
+    write_id_maps(pid, plan)?;
+    prefer(pid, plan.agent_nice)?;
     let user_namespace =
         open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .act(|| "open the user namespace".to_owned())?;
     let mounts: Vec<OwnedFd> = plan
         .overlays
         .iter()
-        .map(|overlay| mount_overlay(overlay, &plan.scratch, user_namespace.as_fd()))
+        .map(|overlay| mount_overlay(plan, overlay, user_namespace.as_fd()))
         .collect::<Result<_, _>>()?;
-    let volumes = volume::mount_all(&plan.volumes, plan.ids)?;
+    let volumes = volume::mount_all(plan)?;
     let mounts: Vec<OwnedFd> = mounts.into_iter().chain(volumes).collect();
     sender.go(&mounts).act(|| "hand over the mounts".to_owned())
 }
@@ -125,11 +149,22 @@ fn raise_core_limit() {
     let _ = setrlimit(Resource::Core, limit);
 }
 
+/// Bounds the processes of the sandbox. The kernel counts those of a user namespace for the user who made it, whoever
+/// they are inside, and holds them to the limit that he had then (`user_namespaces(7)`, since Linux 5.14).
+fn limit_processes(most: u64) -> Result<(), JailError> {
+    let hard = rustix::process::getrlimit(Resource::Nproc).maximum.map_or(most, |hard| hard.min(most));
+    setrlimit(Resource::Nproc, Rlimit { current: Some(hard), maximum: Some(hard) })
+        .act(|| "limit the number of processes".to_owned())
+}
+
 /// Lets the agent run before whatever else is in its cgroup: it shares one processor limit with a fork bomb that it is
 /// to kill. Programs that it starts go back to 0 (`sys::spawn`).
-fn prefer(pid: i32) -> Result<(), JailError> {
+fn prefer(pid: i32, nice: i32) -> Result<(), JailError> {
+    if nice == 0 {
+        return Ok(());
+    }
     let process = rustix::process::Pid::from_raw(pid);
-    rustix::process::setpriority_process(process, AGENT_NICE).act(|| "prefer the agent".to_owned())
+    rustix::process::setpriority_process(process, nice).act(|| "prefer the agent".to_owned())
 }
 
 fn agent_socket(path: &Path) -> Result<OwnedFd, JailError> {
@@ -150,8 +185,11 @@ fn open_tasks(path: &Path) -> Result<OwnedFd, JailError> {
     open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).act(|| format!("open {}", path.display()))
 }
 
-fn write_id_maps(pid: i32, ids: IdBlock) -> Result<(), JailError> {
-    let map = format!("0 {} {}\n", ids.first, ids.count);
+fn write_id_maps(pid: i32, plan: &Plan) -> Result<(), JailError> {
+    let mut map = format!("0 {} {}\n", plan.ids.first, plan.ids.count);
+    if let Some(IdBlock { first, count }) = plan.more_ids {
+        map.push_str(&format!("{} {first} {count}\n", plan.ids.count));
+    }
     for file in ["uid_map", "gid_map"] {
         std::fs::File::options()
             .write(true)
@@ -165,19 +203,19 @@ fn write_id_maps(pid: i32, ids: IdBlock) -> Result<(), JailError> {
 /// Returns one overlay mount that is attached nowhere; its layers are named by descriptor, so that the mount table
 /// inside shows no path of the host.
 fn mount_overlay(
+    plan: &Plan,
     overlay: &Overlay,
-    scratch: &Path,
     user_namespace: BorrowedFd<'_>,
 ) -> Result<OwnedFd, JailError> {
-    let lowers: Vec<OwnedFd> = overlay
-        .lowers
-        .iter()
-        .map(|path| idmapped_layer(path, scratch, user_namespace))
-        .collect::<Result<_, _>>()?;
     let directory = |path: &Path| {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .act(|| format!("open {}", path.display()))
     };
+    let layer = |path: &std::path::PathBuf| match plan.owners {
+        Owners::Mapped => idmapped_layer(path, &plan.scratch, user_namespace),
+        Owners::Plain => directory(path),
+    };
+    let lowers: Vec<OwnedFd> = overlay.lowers.iter().map(layer).collect::<Result<_, _>>()?;
     let (upper, work) = (directory(&overlay.upper)?, directory(&overlay.work)?);
     let by_number = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let lowerdir = lowers.iter().map(by_number).collect::<Vec<_>>().join(":");
@@ -188,10 +226,13 @@ fn mount_overlay(
     fsconfig_set_string(&context, "lowerdir", lowerdir).act(at)?;
     fsconfig_set_string(&context, "upperdir", by_number(&upper)).act(at)?;
     fsconfig_set_string(&context, "workdir", by_number(&work)).act(at)?;
-    // A directory of a lower layer can be renamed.
-    fsconfig_set_string(&context, "redirect_dir", "on").act(at)?;
-    // No sync to the disk for files that die with the sandbox.
-    fsconfig_set_flag(&context, "volatile").act(at)?;
+    for option in &plan.overlay_options {
+        match option.split_once('=') {
+            Some((name, value)) => fsconfig_set_string(&context, name, value),
+            None => fsconfig_set_flag(&context, option.as_str()),
+        }
+        .act(|| format!("mount the overlay {} with {option}", overlay.at))?;
+    }
     fsconfig_create(&context).act(at)?;
     // No device nodes and no set-id programs from an image, whoever made it.
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -221,7 +262,7 @@ fn idmapped_layer(path: &Path, scratch: &Path, user_namespace: BorrowedFd<'_>) -
     Ok(layer)
 }
 
-/// Returns `/dev` as a mount that is attached nowhere: only real root can make its nodes work.
+/// Returns `/dev` as a mount that is attached nowhere.
 fn device_tree(plan: &Plan) -> Result<OwnedFd, JailError> {
     let at = || "make /dev".to_owned();
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
@@ -240,8 +281,10 @@ fn device_tree(plan: &Plan) -> Result<OwnedFd, JailError> {
         rustix::fs::chownat(&dev, name, Some(user), Some(group), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
     };
     for device in &plan.devices {
-        let number = rustix::fs::makedev(device.major, device.minor);
-        let kind = rustix::fs::FileType::CharacterDevice;
+        let (number, kind) = match plan.device_source {
+            DeviceSource::Nodes => (number(device), rustix::fs::FileType::CharacterDevice),
+            DeviceSource::Mounts => (0, rustix::fs::FileType::RegularFile),
+        };
         rustix::fs::mknodat(&dev, device.name.as_str(), kind, Mode::from_raw_mode(0o666), number)
             .and_then(|()| {
                 // Not left to the umask.
@@ -260,10 +303,40 @@ fn device_tree(plan: &Plan) -> Result<OwnedFd, JailError> {
             .and_then(|()| own(name))
             .act(|| format!("link /dev/{name}"))?;
     }
-    for directory in ["pts", "shm"] {
+    for directory in ["pts", "shm", "mqueue"] {
         rustix::fs::mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
             .and_then(|()| own(directory))
             .act(|| format!("make /dev/{directory}"))?;
     }
     Ok(dev)
+}
+
+/// Returns mounts of the host's nodes, attached nowhere, where a sandbox cannot have nodes of its own. A node that is not
+/// the one it should be is refused.
+fn host_nodes(plan: &Plan) -> Result<Vec<OwnedFd>, JailError> {
+    if plan.device_source == DeviceSource::Nodes {
+        return Ok(Vec::new());
+    }
+    let node = |device: &Device| {
+        let path = format!("/dev/{}", device.name);
+        let opened = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .act(|| format!("open {path}"))?;
+        let status = rustix::fs::fstat(&opened).act(|| format!("look at {path}"))?;
+        let is_device = rustix::fs::FileType::from_raw_mode(status.st_mode).is_char_device();
+        if !is_device || status.st_rdev != number(device) {
+            return Err(JailError::Plan(format!("{path} of the host is not the device of that name")));
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = open_tree(&opened, "", flags | OpenTreeFlags::AT_EMPTY_PATH)
+            .act(|| format!("copy the mount of {path}"))?;
+        let set = READ_ONLY | sys::mount::NO_SUID | sys::mount::NO_EXEC;
+        set_attributes(mount.as_fd(), MountAttributes { set, ..MountAttributes::default() })
+            .act(|| format!("close the mount of {path}"))?;
+        Ok(mount)
+    };
+    plan.devices.iter().map(node).collect()
+}
+
+fn number(device: &Device) -> u64 {
+    rustix::fs::makedev(device.major, device.minor)
 }

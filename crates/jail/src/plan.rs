@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rights::Rights;
+
 /// Largest plan that the jail reads, in bytes.
 pub const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -12,6 +14,8 @@ pub const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// With whose rights the walls are built. What follows is as root of them sees it.
+    pub rights: Rights,
     /// The program to become, opened on the host and executed by descriptor.
     pub agent: PathBuf,
     /// The document that the agent reads when it starts.
@@ -20,8 +24,16 @@ pub struct Plan {
     pub socket: PathBuf,
     /// Host name inside.
     pub hostname: String,
-    /// The host's ids that stand for 0, 1, 2, ... inside.
+    /// The ids that stand for 0, 1, 2, ... inside.
     pub ids: IdBlock,
+    /// The ids that come after them inside. The kernel takes no map in one piece of what is mapped in two outside.
+    pub more_ids: Option<IdBlock>,
+    /// Where it is written down which process is the sandbox's first.
+    pub process: PathBuf,
+    /// Most processes and threads, where no cgroup limits them; counted in the user namespace.
+    pub processes_max: Option<u64>,
+    /// The agent's nice value (`sched(7)`).
+    pub agent_nice: i32,
     /// `tasks` files of the cgroups to enter.
     pub cgroup_tasks: Vec<PathBuf>,
     /// The `tasks` file of the cgroup that limits the processor time of programs, and not of the agent: one that is as
@@ -29,14 +41,22 @@ pub struct Plan {
     pub program_tasks: PathBuf,
     /// Where the directories that take the writes come from, where not everybody sees them.
     pub writable: Option<WritableLayers>,
+    /// How the files of lower layers and volumes get their owners inside.
+    pub owners: Owners,
     /// The overlay mounts, `/` first.
     pub overlays: Vec<Overlay>,
+    /// What overlay mounts are told beside their layers (`Documentation/filesystems/overlayfs.rst`).
+    pub overlay_options: Vec<String>,
     /// Directories of the host that the sandbox shall have.
     pub volumes: Vec<Volume>,
     /// A directory of the host on which lower layers are mounted, in the jail's own mount namespace, while it works.
     pub scratch: PathBuf,
-    /// Device nodes in `/dev`.
+    /// The devices in `/dev`.
     pub devices: Vec<Device>,
+    /// How they get there.
+    pub device_source: DeviceSource,
+    /// The group of terminals inside; that of who opens one, if there is none.
+    pub terminal_group: Option<u32>,
     /// Symbolic links in `/dev`: name and target.
     pub device_links: Vec<(String, String)>,
     /// Size of `/dev/shm` in bytes.
@@ -55,7 +75,27 @@ pub struct Plan {
     pub seccomp: Vec<(u16, u8, u8, u32)>,
 }
 
-/// A run of user and group ids of the host.
+/// How files of the host get their owners inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owners {
+    /// By mounts that map ids: root's files are root's inside.
+    Mapped,
+    /// They stay whose they are: those of who builds the walls are root's inside, all others nobody's.
+    Plain,
+}
+
+/// How devices get into a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceSource {
+    /// As nodes of its own, which only real root can make.
+    Nodes,
+    /// As mounts of the host's nodes.
+    Mounts,
+}
+
+/// A run of user and group ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdBlock {
     /// The first one; it is root inside.

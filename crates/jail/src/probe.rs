@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use jail::facts::{Facts, Trial, What};
+use jail::rights::Rights;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, Mode, OFlags, open};
@@ -20,6 +21,7 @@ use sys::namespace::{Fork, Namespaces, fork_into, leave};
 use sys::seccomp::Instruction;
 
 use crate::confine::{Open, confine};
+use crate::own_root;
 
 /// Ids that every sandbox gets.
 const IDS: u32 = 65_536;
@@ -31,7 +33,7 @@ pub(crate) const NO_CORE_BYTES: u64 = 1;
 type Outcome = Result<(), String>;
 
 /// Tries everything.
-pub(crate) fn facts(directory: &Path) -> Facts {
+pub(crate) fn facts(directory: &Path, rights: &Rights) -> Facts {
     let namespaces = [
         (What::UserNamespace, Namespaces::USER),
         (What::MountNamespace, Namespaces::MOUNT),
@@ -43,7 +45,10 @@ pub(crate) fn facts(directory: &Path) -> Facts {
     ];
     let mut outcomes: Vec<(What, Outcome)> =
         namespaces.into_iter().map(|(what, kind)| (what, in_child(kind, || Ok(())))).collect();
-    outcomes.extend(ids(directory));
+    outcomes.extend(match rights {
+        Rights::Root => ids(directory),
+        Rights::User(_) => own_ids(rights),
+    });
     outcomes.push((What::Seccomp, in_child(Namespaces::NONE, filter_refuses)));
     outcomes.push((What::Landlock, in_child(Namespaces::NONE, || landlock_closes(directory))));
     outcomes.push((What::CoreDumpsOff, crash_without_core(directory)));
@@ -80,6 +85,13 @@ fn ids(directory: &Path) -> [(What, Outcome); 2] {
         Err(error) => (Err(error.clone()), Err(format!("there are no ids to map: {error}"))),
     };
     [(What::IdRange, range), (What::IdmappedLayers, layers)]
+}
+
+/// Takes the rights of a user.
+fn own_ids(rights: &Rights) -> [(What, Outcome); 2] {
+    let taken = in_child(Namespaces::NONE, || own_root::take(rights).map_err(|error| error.to_string()));
+    let layers = "only root can map the ids of a mount".to_owned();
+    [(What::IdRange, taken), (What::IdmappedLayers, Err(layers))]
 }
 
 fn mapped(directory: &Path) -> Result<Outcome, String> {
@@ -145,7 +157,7 @@ fn landlock_closes(directory: &Path) -> Outcome {
     };
     let (inside, outside) = (held(directory)?, held(Path::new("/"))?);
     rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
-    confine(&Open { root: &inside, dev: None, program: None })?;
+    confine(&Open { root: &inside, dev: None, queues: None, program: None })?;
     let read = |of: &OwnedFd| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(of, ".", flags, Mode::empty()).map(drop)

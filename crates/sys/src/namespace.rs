@@ -100,6 +100,21 @@ pub fn unshare_cgroup() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this process a user namespace of its own, in which it has every capability and no id is mapped yet.
+///
+/// # Errors
+/// `EBUSY` when this process has more than one thread; else what the kernel says.
+pub fn unshare_users() -> io::Result<()> {
+    if thread_count()? != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: unshare with this flag touches no memory and no descriptor.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Gives this process a mount namespace of its own.
 ///
 /// # Errors

@@ -85,6 +85,11 @@ const PACKAGES: &[Package] = &[
         is_there: || exists("/usr/bin/unshare"),
     },
     Package {
+        name: "uidmap",
+        why: "newuidmap gives an ordinary user's sandboxes more than one id",
+        is_there: || exists("/usr/bin/newuidmap"),
+    },
+    Package {
         name: "nftables",
         why: "the rules of what sandboxes may reach",
         is_there: || exists("/usr/sbin/nft"),

@@ -38,7 +38,11 @@ impl Paint {
 /// Writes it all, in lines of at most so many columns.
 pub(super) fn text(findings: &Findings, colours: bool, width: usize) -> String {
     let paint = Paint(colours);
-    let who = if findings.root { "root" } else { "an ordinary user: sandboxes need root" };
+    let who = if findings.root {
+        "root"
+    } else {
+        "an ordinary user: sandboxes work, with fewer protections than root's"
+    };
     let mut text = format!("microsandbox {} on Linux {}, as {who}\n", findings.version, findings.kernel);
     for level in [Level::Contained, Level::Limited, Level::Complete] {
         let reached = level.missing(&findings.isolation).is_empty();
@@ -64,7 +68,9 @@ pub(super) fn text(findings: &Findings, colours: bool, width: usize) -> String {
 fn shown(protection: &Protection, paint: &Paint, width: usize) -> String {
     let name = protection.name;
     if protection.on {
-        let meaning = paint_lines(&column(name.text(), name.meaning(), width), name, paint);
+        let special = protection.why.as_ref().map(|why| format!(" Here, {why}.")).unwrap_or_default();
+        let meaning = format!("{}{special}", name.meaning());
+        let meaning = paint_lines(&column(name.text(), &meaning, width), name, paint);
         return format!("  {} {meaning}\n", paint.good("on "));
     }
     let why = protection.why.as_deref().unwrap_or("nobody says why");

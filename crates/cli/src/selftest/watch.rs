@@ -72,7 +72,8 @@ impl Watch {
         let home = fs_err::metadata(ground.home()).act("look at the server's home")?;
         let mut canaries = vec![ground.folder().join("canary")];
         canaries.extend(self::canaries());
-        canaries.retain(|canary| canary.parent().is_some_and(Path::is_dir));
+        // A user has fewer places for them.
+        canaries.retain(|canary| canary.parent().is_some_and(is_writable));
         for canary in &canaries {
             fs_err::write(canary, "canary").act("write a canary")?;
         }
@@ -173,6 +174,11 @@ pub(crate) fn remove_canaries() {
     for canary in canaries() {
         let _ = fs_err::remove_file(canary);
     }
+}
+
+fn is_writable(directory: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    directory.is_dir() && access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 /// What a file is: length, times, owner, mode; and its text if it is short.

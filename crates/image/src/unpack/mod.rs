@@ -6,13 +6,13 @@
 //!       ratio, size      hashed (diff id)  names, sizes, owners       openat2, O_EXCL, no links
 //! ```
 //!
-//! The directory becomes a lower layer of an overlayfs that real root mounts. So whiteouts become what overlayfs calls
-//! whiteouts, and no other attribute with a meaning to it ever comes from a layer. A layer is refused as a whole at the
+//! The directory becomes a lower layer of an overlayfs, mounted with the rights of who unpacked it. So whiteouts become
+//! what overlayfs calls whiteouts, and no other attribute with a meaning to it ever comes from a layer. A layer is refused as a whole at the
 //! first thing that is wrong with it; the caller then removes the directory ([`remove_tree`]).
 //!
 //! Left out on purpose, and counted: device nodes (a sandbox has its own `/dev`), set-id bits and file capabilities
 //! (void in a sandbox, and the store keeps nothing that could run on the host with rights), all other attributes but
-//! `user.*`. Named pipes and sockets are refused instead: images that were built have none, nothing inside makes up for
+//! `user.*`. Owners are kept if root unpacks; else everything is that user's, who is root in his sandboxes. Named pipes and sockets are refused instead: images that were built have none, nothing inside makes up for
 //! one that is missing, and a program would open something else, or wait, where it expects its pipe.
 
 mod archive;
@@ -42,7 +42,7 @@ use archive::{Content, Entry, Kind, Meta};
 use error::Fault;
 use name::{EntryName, Role};
 use stream::Stream;
-use tree::{Tree, dress, times};
+use tree::{Tree, times};
 
 /// What was unpacked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Unpacker<'_> {
             ftruncate(&file, content.map.size)?;
         }
         self.stream.skip(content.padding)?;
-        dress(file.as_fd(), meta)?;
+        self.tree.dress_file(file.as_fd(), meta)?;
         futimens(&file, &times(meta.modified))?;
         self.unpacked.bytes += content.map.size;
         Ok(())

@@ -21,6 +21,7 @@ use super::archive::Meta;
 use super::budget::Budget;
 use super::error::{Fault, Refusal, UnpackError};
 use super::name::EntryName;
+use crate::owners::OwnerPolicy;
 
 /// No step out of the directory, through a link, into `/proc` or onto another file system.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -30,6 +31,10 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 /// The bits of a mode that are kept: not set-user-id and set-group-id. Inside of a sandbox they would do nothing
 /// (`no_new_privs`), and on the host nothing that a stranger made may run with another's rights.
 const MODE_KEPT: u32 = 0o1777;
+/// What a user keeps for himself of what he unpacks, or he could neither go on below it nor remove it. Root inside, as
+/// whom he appears there, could do it all anyway.
+const OWN_DIRECTORY: u32 = 0o700;
+const OWN_FILE: u32 = 0o600;
 /// When a directory was changed that no entry describes.
 const EPOCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -49,6 +54,7 @@ pub(super) struct Tree {
     /// What is hidden, made at the end because what is there by then goes first.
     whiteouts: Vec<Whiteout>,
     names_kept_bytes: usize,
+    owners: OwnerPolicy,
     /// How many directories only the names of others imply.
     pub(super) implied: u64,
 }
@@ -70,6 +76,7 @@ impl Tree {
             times: Vec::new(),
             whiteouts: Vec::new(),
             names_kept_bytes: 0,
+            owners: OwnerPolicy::of_this_process(),
             implied: 0,
         })
     }
@@ -106,7 +113,9 @@ impl Tree {
                     budget.take_entry()?;
                     mkdirat(above, part, Mode::RWXU)?;
                     let made = open_beneath(above, part, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT))?;
+                    if self.owners == OwnerPolicy::Kept {
+                        fchown(&made, Some(Uid::ROOT), Some(Gid::ROOT))?;
+                    }
                     fchmod(&made, Mode::from_raw_mode(0o755))?;
                     self.implied += 1;
                     self.keep(end)?;
@@ -142,7 +151,7 @@ impl Tree {
                 Err(errno) => return Err(errno.into()),
             }
         };
-        dress(directory.as_fd(), meta)?;
+        self.dress(directory.as_fd(), meta, OWN_DIRECTORY)?;
         self.keep(name.path().len())?;
         self.times.push((name.path().into(), meta.modified));
         Ok(())
@@ -167,8 +176,10 @@ impl Tree {
         let (above, last) = name.split();
         let above = self.directory(above, budget)?;
         symlinkat(target, &above, last).map_err(taken)?;
-        let (user, group) = owner(meta);
-        chownat(&above, last, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.owners == OwnerPolicy::Kept {
+            let (user, group) = owner(meta);
+            chownat(&above, last, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         utimensat(&above, last, &times(meta.modified), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
     }
@@ -212,7 +223,7 @@ impl Tree {
     /// Hides all that the layers below have in a directory.
     pub(super) fn make_opaque(&mut self, directory: &[u8], budget: &Budget) -> Result<(), Fault> {
         let directory = self.directory(directory, budget)?;
-        fsetxattr(&directory, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        fsetxattr(&directory, self.owners.opaque(), b"y", XattrFlags::empty())?;
         Ok(())
     }
 
@@ -238,6 +249,28 @@ impl Tree {
         Ok(made)
     }
 
+    /// Gives a file its owner, mode and attributes.
+    pub(super) fn dress_file(&self, file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Fault> {
+        self.dress(file, meta, OWN_FILE)
+    }
+
+    /// The owner goes first: a change of it takes bits of the mode away.
+    fn dress(&self, file: BorrowedFd<'_>, meta: &Meta, own: u32) -> Result<(), Fault> {
+        let mut mode = meta.mode & MODE_KEPT;
+        match self.owners {
+            OwnerPolicy::Kept => {
+                let (user, group) = owner(meta);
+                fchown(file, Some(user), Some(group))?;
+            }
+            OwnerPolicy::Squashed => mode |= own,
+        }
+        for (name, value) in &meta.attributes {
+            fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+        }
+        fchmod(file, Mode::from_raw_mode(mode))?;
+        Ok(())
+    }
+
     fn keep(&mut self, bytes: usize) -> Result<(), UnpackError> {
         self.names_kept_bytes += bytes;
         if self.names_kept_bytes > LAYER_NAMES_KEPT_BYTES_MAX {
@@ -246,18 +279,6 @@ impl Tree {
         }
         Ok(())
     }
-}
-
-/// Gives a file or directory its owner, mode and attributes. The owner goes first: a change of it takes bits of the
-/// mode away.
-pub(super) fn dress(file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Fault> {
-    let (user, group) = owner(meta);
-    fchown(file, Some(user), Some(group))?;
-    for (name, value) in &meta.attributes {
-        fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
-    }
-    fchmod(file, Mode::from_raw_mode(meta.mode & MODE_KEPT))?;
-    Ok(())
 }
 
 /// The times to set: of the last change, and the same for the last use, which no layer tells.

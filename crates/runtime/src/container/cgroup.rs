@@ -69,8 +69,15 @@ pub(crate) fn open(server_key: &str) -> io::Result<Arc<dyn Cgroups>> {
     let unified = place::unified_mount(&mountinfo);
     let offers = unified.as_ref().map(|mount| place::controllers(&mount.at)).unwrap_or_default();
     let is_complete = NEEDED.iter().all(|needed| offers.iter().any(|offered| offered == needed));
-    if !is_complete && V1::is_mounted(&mountinfo) {
+    if !is_complete && place::is_root() && V1::is_mounted(&mountinfo) {
         return Ok(Arc::new(V1::open(&mountinfo, server_key)?));
+    }
+    if !is_complete && V1::is_mounted(&mountinfo) {
+        let gap = Gap::new(
+            "this host limits by cgroups of version 1, which only root may use",
+            "run the server as root, or boot with systemd.unified_cgroup_hierarchy=1",
+        );
+        return Ok(Arc::new(Absent { protections: all_off(&gap) }));
     }
     let Some(unified) = unified else {
         let gap = Gap::new("no cgroups are mounted on this host", "mount -t cgroup2 cgroup2 /sys/fs/cgroup");

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A block of user and group ids of the host for each sandbox.
+//! The ids of each sandbox: a block of the host's, or those of an ordinary user.
+//!
+//! Root gives each sandbox a block of user and group ids of its own. An ordinary user has the ids that he can map, and all
+//! of his sandboxes have the same.
 //!
 //! Blocks are shared by all servers of a host: each block stands for one byte of one file, and whoever holds the lock on
 //! that byte (an open file description lock, `fcntl(2)`) has the block. The kernel lets go of it when the server dies.
@@ -11,8 +14,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jail::plan::IdBlock;
+use jail::rights::{Rights, UserIds};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+
+use crate::volume::Owner;
 
 /// Ids in one block: all that a program inside can name with 16 bits.
 const BLOCK_IDS: u32 = 65_536;
@@ -21,7 +27,60 @@ const FIRST_ID: u32 = 0x7000_0000;
 /// How many blocks there are.
 const BLOCKS: u32 = 4095;
 /// The file whose bytes are locked.
-pub(crate) const LOCK_FILE: &str = "/run/microsandbox.ids";
+const LOCK_FILE: &str = "/run/microsandbox.ids";
+
+/// Where ids come from.
+#[derive(Debug)]
+pub(crate) enum Ids {
+    /// A block for each sandbox.
+    Blocks(Arc<IdBlocks>),
+    /// Those of the user.
+    Own(UserIds),
+}
+
+/// The ids of one sandbox, held until they are dropped.
+#[derive(Debug)]
+pub(crate) struct HeldIds {
+    /// As root of who builds the walls sees them.
+    pub(crate) block: IdBlock,
+    /// Those after it inside.
+    pub(crate) more: Option<IdBlock>,
+    /// Who root inside is on the host.
+    pub(crate) owner: Owner,
+    _held: Option<HeldBlock>,
+}
+
+impl Ids {
+    /// Opens what there is with these rights.
+    pub(crate) fn open(rights: &Rights) -> io::Result<Ids> {
+        match rights {
+            Rights::Root => Ok(Ids::Blocks(IdBlocks::open(Path::new(LOCK_FILE))?)),
+            Rights::User(ids) => Ok(Ids::Own(ids.clone())),
+        }
+    }
+
+    /// Takes ids for a sandbox; `None` when all are taken.
+    pub(crate) fn take(&self) -> io::Result<Option<HeldIds>> {
+        match self {
+            Ids::Blocks(blocks) => Ok(blocks.take()?.map(|held| {
+                let block = held.ids();
+                HeldIds {
+                    block,
+                    more: None,
+                    owner: Owner { user: block.first, group: block.first },
+                    _held: Some(held),
+                }
+            })),
+            // Root of the user's own namespace, and whoever else is in it.
+            Ids::Own(ids) => Ok(Some(HeldIds {
+                block: IdBlock { first: 0, count: 1 },
+                more: ids.more.as_ref().map(|more| IdBlock { first: 1, count: more.count }),
+                owner: Owner { user: ids.user, group: ids.group },
+                _held: None,
+            })),
+        }
+    }
+}
 
 /// The blocks of this host.
 #[derive(Debug)]

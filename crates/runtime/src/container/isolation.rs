@@ -11,10 +11,12 @@ use std::io;
 use std::path::Path;
 
 use jail::facts::{Facts, What};
+use jail::rights::Rights;
 use protocol::isolation::{Protection, ProtectionName};
-use protocol::limits::OPEN_FILES_MAX;
+use protocol::limits::{OPEN_FILES_MAX, PIDS_MAX};
 
-use super::plan::{CAPABILITIES, MASKED, READ_ONLY};
+use super::plan::{CAPABILITIES, DEVICES, MASKED, READ_ONLY};
+use super::rights::Standing;
 use crate::network::INTERFACE;
 
 /// The kind of this wall.
@@ -82,8 +84,13 @@ impl Seen {
     /// Says of each protection whether it is there.
     ///
     /// `network` is what the server says of its policies, and `connected` whether the sandbox has one.
-    pub(super) fn protections(&self, network: &Protection, connected: bool) -> Vec<Protection> {
-        let mut all = vec![self.user_namespace(), self.id_range()];
+    pub(super) fn protections(
+        &self,
+        standing: &Standing,
+        network: &Protection,
+        connected: bool,
+    ) -> Vec<Protection> {
+        let mut all = vec![self.user_namespace(&standing.rights), self.id_range(standing)];
         for ((name, own), (_, protection)) in self.namespaces.iter().zip(NAMESPACES) {
             let shared = || format!("the {name} namespace is the server's own");
             all.push(if *own { Protection::on(protection) } else { Protection::off(protection, shared()) });
@@ -110,10 +117,16 @@ impl Seen {
         }
     }
 
-    fn user_namespace(&self) -> Protection {
+    fn user_namespace(&self, rights: &Rights) -> Protection {
         let name = ProtectionName::UserNamespace;
         match (self.user_namespace, self.maps_root()) {
-            (true, false) => Protection::on(name),
+            (true, false) => match rights {
+                Rights::Root => Protection::on(name),
+                Rights::User(ids) => {
+                    let why = format!("root inside is the server's own user outside, {}", ids.user);
+                    Protection { why: Some(why), ..Protection::on(name) }
+                }
+            },
             (true, true) => Protection::off(name, "root inside is root of the host"),
             (false, _) => Protection::off(name, "the user namespace is the server's own"),
         }
@@ -131,7 +144,7 @@ impl Seen {
         self.map().any(|line| line.is_none_or(|[_, outside, _]| outside == 0))
     }
 
-    fn id_range(&self) -> Protection {
+    fn id_range(&self, standing: &Standing) -> Protection {
         let name = ProtectionName::IdRange;
         let whole = |line: Option<[u64; 3]>| {
             line.is_some_and(|[_, outside, count]| outside >= IDS_MIN && count >= IDS_MIN)
@@ -139,8 +152,19 @@ impl Seen {
         if self.map().count() >= 2 && self.map().all(whole) {
             return Protection::on(name);
         }
-        Protection::off(name, "it has fewer than 65536 ids of its own")
-            .mend("run the server as root, or install the package uidmap and give its user a range in /etc/subuid and /etc/subgid")
+        no_range(standing)
+    }
+
+    /// The limit of the user namespace, which the first process has inherited.
+    pub(super) fn processes_counted(&self) -> Protection {
+        let name = ProtectionName::PidsLimit;
+        match self.hard_limit("Max processes") {
+            Some(limit) if limit <= u64::from(PIDS_MAX) => {
+                let why = "they are counted in the user namespace, for want of a cgroup";
+                Protection { why: Some(why.to_owned()), ..Protection::on(name) }
+            }
+            _ => Protection::off(name, "processes are not limited"),
+        }
     }
 
     fn masked_paths(&self) -> Protection {
@@ -159,7 +183,9 @@ impl Seen {
 
     fn devices_closed(&self) -> Protection {
         let name = ProtectionName::DevicesClosed;
-        let of_dev = |mount: &Mount<'_>| mount.source == "dev" || mount.kind == "devpts";
+        let of_dev = |mount: &Mount<'_>| {
+            mount.source == "dev" || mount.kind == "devpts" || (mount.is_node() && mount.has("ro"))
+        };
         let mut open = self.all_mounts().filter(|mount| !mount.has("nodev") && !of_dev(mount));
         match (open.next(), self.mount("/dev").is_some_and(|dev| dev.has("ro"))) {
             (None, true) => Protection::on(name),
@@ -274,6 +300,7 @@ impl Seen {
 /// A line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`).
 #[derive(Debug)]
 struct Mount<'a> {
+    root: &'a str,
     at: &'a str,
     options: &'a str,
     kind: &'a str,
@@ -283,8 +310,20 @@ struct Mount<'a> {
 impl<'a> Mount<'a> {
     fn read(line: &'a str) -> Option<Mount<'a>> {
         let (left, right) = line.split_once(" - ")?;
-        let (mut left, mut right) = (left.split(' ').skip(4), right.split(' '));
-        Some(Mount { at: left.next()?, options: left.next()?, kind: right.next()?, source: right.next()? })
+        let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
+        Some(Mount {
+            root: left.next()?,
+            at: left.next()?,
+            options: left.next()?,
+            kind: right.next()?,
+            source: right.next()?,
+        })
+    }
+
+    /// Whether it is one harmless device of the host, at its place.
+    fn is_node(&self) -> bool {
+        let Some(name) = self.at.strip_prefix("/dev/") else { return false };
+        DEVICES.iter().any(|(known, ..)| *known == name) && self.root.rsplit('/').next() == Some(name)
     }
 
     fn has(&self, option: &str) -> bool {
@@ -293,9 +332,13 @@ impl<'a> Mount<'a> {
 }
 
 /// What the jail does with every sandbox or fails: what is on depends on the host alone, and was tried there.
-pub(super) fn of_the_jail(facts: &Facts) -> Vec<Protection> {
+pub(super) fn of_the_jail(facts: &Facts, standing: &Standing) -> Vec<Protection> {
     let layers = match facts.failure(What::IdmappedLayers) {
         None => Protection::on(ProtectionName::IdmappedLayers),
+        Some(_) if standing.rights != Rights::Root => {
+            Protection::off(ProtectionName::IdmappedLayers, "only root can map the owners of image files")
+                .mend("run the server as root")
+        }
         Some(why) => Protection::off(ProtectionName::IdmappedLayers, why)
             .mend("keep the home on a file system that has idmapped mounts, such as ext4, xfs or btrfs, on Linux 5.19 or newer"),
     };
@@ -313,8 +356,25 @@ pub(super) fn of_the_jail(facts: &Facts) -> Vec<Protection> {
     all
 }
 
+/// Why a sandbox has no range of ids that is its own.
+fn no_range(standing: &Standing) -> Protection {
+    let name = ProtectionName::IdRange;
+    match (&standing.rights, &standing.one_id) {
+        (Rights::Root, _) => Protection::off(name, "it has fewer than 65536 ids of its own"),
+        (Rights::User(_), Some(gap)) => {
+            let why = format!("there is one id inside, that of the server's user: {}", gap.why);
+            Protection::off(name, why)
+                .mend(format!("run the server as root; for more ids inside: {}", gap.mend))
+        }
+        (Rights::User(_), None) => {
+            Protection::off(name, "all sandboxes of the server's user have the same ids, his own among them")
+                .mend("run the server as root")
+        }
+    }
+}
+
 /// What can be said when no sandbox can be built: what was tried alone, and for all else why there is none.
-pub(super) fn without_sandbox(facts: &Facts, failure: &str) -> Vec<Protection> {
+pub(super) fn without_sandbox(facts: &Facts, standing: &Standing, failure: &str) -> Vec<Protection> {
     let tried = [
         (What::UserNamespace, ProtectionName::UserNamespace),
         (What::IdRange, ProtectionName::IdRange),
@@ -338,7 +398,7 @@ pub(super) fn without_sandbox(facts: &Facts, failure: &str) -> Vec<Protection> {
     };
     // The first reason counts.
     let mut all: Vec<Protection> =
-        of_the_jail(facts).into_iter().filter(|protection| !protection.on).collect();
+        of_the_jail(facts, standing).into_iter().filter(|protection| !protection.on).collect();
     all.extend(ProtectionName::ALL.iter().map(of));
     all
 }
@@ -364,6 +424,9 @@ fn mend_namespaces(name: ProtectionName) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use jail::rights::{SubIds, UserIds};
+
+    use super::super::rights::Gap;
     use super::*;
 
     const STATUS: &str = "Name:\tmsb-agent\nCapInh:\t0000000000000000\nCapPrm:\t00000000000004fb\nCapEff:\t00000000000004fb\n\
@@ -392,11 +455,21 @@ Max open files            20000                20000                files     \n
         }
     }
 
+    const OPEN: Protection =
+        Protection { name: ProtectionName::NetworkPolicy, on: true, why: None, mend: None };
+    const REAL: Standing = Standing { rights: Rights::Root, one_id: None };
+
+    fn user(more: Option<SubIds>) -> Standing {
+        let gap = Gap { why: "no range".to_owned(), mend: "give one".to_owned() };
+        let one_id = more.is_none().then_some(gap);
+        Standing { rights: Rights::User(UserIds { user: 1000, group: 1000, more }), one_id }
+    }
+
     /// The protections that are off after a change.
     fn off(change: impl FnOnce(&mut Seen)) -> Vec<&'static str> {
         let mut seen = seen();
         change(&mut seen);
-        let all = seen.protections(&Protection::on(ProtectionName::NetworkPolicy), false);
+        let all = seen.protections(&REAL, &Protection::on(ProtectionName::NetworkPolicy), false);
         all.iter()
             .filter(|one| !one.on)
             .inspect(|one| assert!(one.why.is_some()))
@@ -441,6 +514,52 @@ Max open files            20000                20000                files     \n
     }
 
     #[test]
+    fn an_ordinary_users_ids_are_told_for_what_they_are() {
+        let mut seen = seen();
+        let find = |all: &[Protection], name| all.iter().find(|one| one.name == name).unwrap().clone();
+        seen.id_map = "0 1000 1\n0 1000 1\n".to_owned();
+        let all = seen.protections(&user(None), &OPEN, false);
+        let (namespace, range) =
+            (find(&all, ProtectionName::UserNamespace), find(&all, ProtectionName::IdRange));
+        assert!(namespace.on && namespace.why.unwrap().contains("1000"));
+        assert!(
+            !range.on && range.why.unwrap().ends_with("no range") && range.mend.unwrap().contains("give one")
+        );
+        seen.id_map = "0 1000 1\n1 100000 65535\n0 1000 1\n1 100000 65535\n".to_owned();
+        let more = SubIds {
+            first_user: 100_000,
+            first_group: 100_000,
+            count: 65_535,
+            map_users: "/a".into(),
+            map_groups: "/b".into(),
+        };
+        let range = find(&seen.protections(&user(Some(more)), &OPEN, false), ProtectionName::IdRange);
+        assert!(!range.on && range.why.unwrap().contains("the same ids"));
+    }
+
+    #[test]
+    fn processes_count_as_limited_where_the_first_one_says_so() {
+        let mut seen = seen();
+        assert!(!seen.processes_counted().on);
+        seen.limits
+            .push_str("Max processes             unlimited            unlimited            processes\n");
+        assert!(!seen.processes_counted().on);
+        seen.limits = seen.limits.replace("unlimited            unlimited ", "256                  256 ");
+        assert!(seen.processes_counted().on);
+    }
+
+    #[test]
+    fn a_device_of_the_host_is_harmless_at_its_place_alone() {
+        let with = |line: &str| off(|seen| seen.mounts.push_str(line));
+        let null = "70 63 0:6 /null /dev/null ro,nosuid,noexec - devtmpfs devtmpfs rw\n";
+        assert_eq!(with(null), [""; 0]);
+        for (from, to) in [("ro,", "rw,"), ("/dev/null", "/tmp/null"), ("/null /", "/mem /"), ("null", "mem")]
+        {
+            assert_eq!(with(&null.replace(from, to)), ["devices_closed"], "{to}");
+        }
+    }
+
+    #[test]
     fn a_connected_sandbox_has_one_interface_and_somebody_who_decides() {
         let name = ProtectionName::NetworkPolicy;
         let mut seen = seen();
@@ -480,7 +599,8 @@ Max open files            20000                20000                files     \n
     fn without_a_sandbox_everything_is_off_and_says_why() {
         let facts =
             Facts { trials: vec![jail::facts::Trial { what: What::Landlock, failed: Some("old".into()) }] };
-        let isolation = protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, "mount /: no"));
+        let isolation =
+            protocol::isolation::Isolation::gather(KIND, without_sandbox(&facts, &REAL, "mount /: no"));
         assert!(isolation.protections.iter().all(|one| !one.on && one.why.is_some()));
         let why =
             |name| isolation.protections.iter().find(|one| one.name == name).unwrap().why.clone().unwrap();

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 
 use super::cgroup::Limits;
-use super::ids::HeldBlock;
+use super::ids::HeldIds;
 use super::plan::{Places, plan, preset_files};
 use super::sandbox::ContainerSandbox;
 use super::{Alive, Shares};
@@ -35,7 +35,7 @@ pub(super) const SOCKET: &str = "agent.sock";
 /// What was made for a sandbox on the host, to be removed with it.
 pub(super) struct Share {
     pub(super) id: SandboxId,
-    pub(super) block: HeldBlock,
+    pub(super) ids: HeldIds,
     pub(super) alive: Alive,
 }
 
@@ -45,11 +45,11 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
     let shares = Arc::clone(&alive.shares);
     let ports = shares.networks.bind(&spec.ports).await?;
     let (id, network) = (spec.id.clone(), spec.network.clone());
-    let block =
+    let ids =
         shares.ids.take().map_err(walls("take an id block"))?.ok_or_else(|| {
             StartError::NoCapacity("all blocks of user ids of this host are taken".to_owned())
         })?;
-    let share = Share { id: spec.id.clone(), block, alive };
+    let share = Share { id: spec.id.clone(), ids, alive };
     let secret = secret().map_err(walls("make a secret"))?;
     let (share, made) = blocking(move || {
         let made = prepare(&shares, &share, &spec, &secret).map(|plan| (plan, secret));
@@ -85,11 +85,18 @@ pub(super) async fn launch(alive: Alive, spec: SandboxSpec) -> Result<Arc<Contai
 /// Makes the directories and cgroups of a sandbox, and its plan.
 fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> Result<Plan, StartError> {
     let mounts = spec.rootfs.mounts.len();
-    let ids = share.block.ids();
     let etc = preset_files(&spec.hostname, shares.networks.name_server(&spec.network));
     shares
         .volume
-        .create(&spec.id, &NewLayers { mounts, ids, etc: &etc, bytes_max: u64::from(spec.disk_mib) << 20 })
+        .create(
+            &spec.id,
+            &NewLayers {
+                mounts,
+                owner: share.ids.owner,
+                etc: &etc,
+                bytes_max: u64::from(spec.disk_mib) << 20,
+            },
+        )
         .map_err(walls("make the writable layer"))?;
     let limits = Limits {
         memory_bytes: u64::from(spec.memory_mib) << 20,
@@ -107,7 +114,11 @@ fn prepare(shares: &Shares, share: &Share, spec: &SandboxSpec, secret: &str) -> 
         hidden_layers: shares.volume.hidden_layers(&spec.id),
         uppers: shares.volume.uppers(&spec.id, mounts),
         scratch,
-        ids,
+        ids: share.ids.block,
+        more_ids: share.ids.more,
+        rights: shares.standing.rights.clone(),
+        process: shares.volume.process_file(&spec.id),
+        counts_processes: shares.counts_processes(),
         landlock: shares.facts.failure(What::Landlock).is_none(),
     };
     plan(spec, places, secret).map_err(|error| walls("make the plan")(io::Error::other(error)))

@@ -2,7 +2,7 @@
 //! The container wall: kernel namespaces, an id range of its own, overlay mounts, cgroups, seccomp.
 //!
 //! [`plan`] says what is set up (pure), `msb-jail` does it ([`launch`] runs it), [`sandbox`] watches over the result.
-//! [`probe`] tries what this host can do, [`isolation`] reads from outside what protects a sandbox, and [`trial`] builds
+//! [`rights`] finds out with whose rights walls are built, [`probe`] tries what this host can do, [`isolation`] reads from outside what protects a sandbox, and [`trial`] builds
 //! one to see. [`seccomp`] is the policy on system calls and [`bpf`] its machine code; [`ids`], [`cgroup`] and
 //! [`crate::volume`] give each sandbox its share of the host.
 
@@ -15,8 +15,10 @@ mod cgroup_v2;
 mod ids;
 mod isolation;
 mod launch;
+mod leftover;
 mod plan;
 mod probe;
+mod rights;
 mod sandbox;
 mod seccomp;
 mod trial;
@@ -27,17 +29,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jail::facts::Facts;
-use protocol::isolation::{Isolation, Protection};
+use jail::rights::Rights;
+use protocol::isolation::{Isolation, Protection, ProtectionName};
 use tokio::sync::{oneshot, watch};
 
 pub use self::trial::examine;
 
 use self::cgroup::Cgroups;
-use self::ids::IdBlocks;
+use self::ids::Ids;
+use self::rights::Standing;
 use crate::backend::{Backend, BoxFuture, Sandbox, StartError};
 use crate::network::{Networks, Wish};
 use crate::spec::{SandboxId, SandboxSpec};
-use crate::volume::{DiskStore, Volume};
+use crate::volume::{DiskStore, Remover, Volume};
 
 /// How often leftovers of an earlier server are tried to be removed: what was just killed takes a moment to die.
 const LEFTOVER_TRIES: u32 = 20;
@@ -72,7 +76,8 @@ pub struct ContainerBackend {
 struct Shares {
     programs: Programs,
     cgroups: Arc<dyn Cgroups>,
-    ids: Arc<IdBlocks>,
+    ids: Ids,
+    standing: Standing,
     volume: Volume,
     networks: Networks,
     /// What was tried when the backend was opened.
@@ -97,20 +102,21 @@ impl ContainerBackend {
         // Directories of two servers must not meet in the shared cgroup hierarchies.
         let status = fs_err::metadata(home).map_err(failed("read the home directory"))?;
         let key = format!("{:x}-{:x}", status.dev(), status.ino());
-        let facts = probe::facts(&programs.jail, home);
+        let (standing, facts) = rights::find(&programs.jail, home);
+        let rights = standing.rights.clone();
+        let remover = Remover { jail: programs.jail.clone(), rights: rights.clone() };
         let shares = Shares {
             facts,
+            standing,
             programs,
             cgroups: cgroup::open(&key).map_err(failed("open the cgroups"))?,
-            ids: IdBlocks::open(Path::new(ids::LOCK_FILE)).map_err(failed("open the id blocks"))?,
-            volume: Volume::open(home, disk).map_err(failed("open the writable layers"))?,
+            ids: Ids::open(&rights).map_err(failed("open the id blocks"))?,
+            volume: Volume::open(home, disk, remover).map_err(failed("open the writable layers"))?,
             networks: Networks::open(&short(&key), network).map_err(failed("open the network"))?,
             alive: watch::Sender::new(0),
         };
         shares.remove_leftovers().map_err(failed("remove what an earlier server left"))?;
-        for Protection { name, why, mend, .. } in
-            shares.cgroups.protections().iter().filter(|limit| !limit.on)
-        {
+        for Protection { name, why, mend, .. } in shares.limits().filter(|limit| !limit.on) {
             tracing::warn!(limit = name.text(), why, mend, "this host does not hold a limit");
         }
         Ok(ContainerBackend { shares: Arc::new(shares), home: home.to_owned() })
@@ -152,7 +158,7 @@ impl Backend for ContainerBackend {
     }
 
     fn try_walls(&self) -> BoxFuture<'_, Isolation> {
-        Box::pin(trial::try_walls(self, &self.home, &self.shares.facts))
+        Box::pin(trial::try_walls(self, &self.home))
     }
 
     fn drain(&self) -> BoxFuture<'_, ()> {
@@ -179,6 +185,22 @@ fn short(key: &str) -> String {
 }
 
 impl Shares {
+    /// Whether the processes of a sandbox are counted in its user namespace. Only an ordinary user's can be: those of
+    /// root are held to no limit. It is for want of a cgroup.
+    fn counts_processes(&self) -> bool {
+        let by_group = |one: &&Protection| one.name == ProtectionName::PidsLimit && one.on;
+        self.standing.rights != Rights::Root && self.cgroups.protections().iter().find(by_group).is_none()
+    }
+
+    /// What is known of limits before there is a sandbox, without that of which it must be read.
+    fn limits(&self) -> impl Iterator<Item = &Protection> {
+        let counts = self.counts_processes();
+        self.cgroups
+            .protections()
+            .iter()
+            .filter(move |limit| !(counts && limit.name == ProtectionName::PidsLimit))
+    }
+
     fn remove_leftovers(&self) -> io::Result<()> {
         let mut left = self.cgroups.list()?;
         left.extend(self.volume.list()?);
@@ -192,6 +214,7 @@ impl Shares {
     }
 
     fn remove_leftover(&self, id: &SandboxId) -> io::Result<()> {
+        leftover::end(&self.volume.process_file(id))?;
         for _ in 1..LEFTOVER_TRIES {
             self.cgroups.kill(id)?;
             match self.cgroups.remove(id) {

@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use jail::plan::{Device, IdBlock, Overlay, Plan, Volume, WritableLayers};
+use jail::plan::{Device, DeviceSource, IdBlock, Overlay, Owners, Plan, Volume, WritableLayers};
+use jail::rights::Rights;
 use protocol::config::AgentConfig;
 
 use super::bpf::{TooLarge, assemble};
@@ -22,7 +23,7 @@ const DEFAULT_ENVIRONMENT: [(&str, &str); 3] = [
 const ROOT_ENVIRONMENT: [(&str, &str); 2] = [("USER", "root"), ("LOGNAME", "root")];
 
 /// The devices of a sandbox: nothing that reaches hardware or another process (`null(4)`, `random(4)`, `tty(4)`).
-const DEVICES: [(&str, u32, u32); 6] =
+pub(super) const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -80,9 +81,25 @@ pub(super) const CAPABILITIES: [(u32, &str); 8] = [
     (10, "net_bind_service"),
 ];
 
+/// The group of terminals, as most images have it.
+const TERMINAL_GROUP: u32 = 5;
+/// The agent's nice value: about 80 times the weight of a program's 0 (`sched(7)`).
+const AGENT_NICE: i32 = -20;
+
+/// Options of overlay mounts. `redirect_dir`: a directory of a lower layer can be renamed. `volatile`: no sync to the disk
+/// for files that die with the sandbox. `userxattr`: marks of the kernel that need no rights of root; it excludes the first.
+const OVERLAY_OPTIONS: [&str; 2] = ["redirect_dir=on", "volatile"];
+const USER_OVERLAY_OPTIONS: [&str; 2] = ["userxattr", "volatile"];
+
 /// Where things of one sandbox are on the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
+    /// With whose rights the walls are built.
+    pub(crate) rights: Rights,
+    /// Where its first process is written down.
+    pub(crate) process: PathBuf,
+    /// Whether its processes are counted in its user namespace, for want of a cgroup.
+    pub(crate) counts_processes: bool,
     /// The agent program.
     pub(crate) agent: PathBuf,
     /// The agent's socket.
@@ -97,8 +114,10 @@ pub(crate) struct Places {
     pub(crate) uppers: Vec<(PathBuf, PathBuf)>,
     /// An empty directory.
     pub(crate) scratch: PathBuf,
-    /// Its ids.
+    /// Its ids, as root of those rights sees them.
     pub(crate) ids: IdBlock,
+    /// Those after them inside.
+    pub(crate) more_ids: Option<IdBlock>,
     /// Whether this host has landlock.
     pub(crate) landlock: bool,
 }
@@ -120,12 +139,25 @@ pub(crate) fn plan(spec: &SandboxSpec, places: Places, secret: &str) -> Result<P
         prestart: spec.prestart,
         program_group: true,
     };
+    let last_id = places.ids.count + places.more_ids.map_or(0, |more| more.count) - 1;
+    let real = places.rights == Rights::Root;
+    let options = if real { OVERLAY_OPTIONS } else { USER_OVERLAY_OPTIONS };
     Ok(Plan {
+        process: places.process,
+        processes_max: places.counts_processes.then(|| u64::from(spec.pids_max)),
+        // Only root can go above others.
+        agent_nice: if real { AGENT_NICE } else { 0 },
+        owners: if real { Owners::Mapped } else { Owners::Plain },
+        overlay_options: options.map(str::to_owned).into(),
+        device_source: if real { DeviceSource::Nodes } else { DeviceSource::Mounts },
+        terminal_group: (last_id >= TERMINAL_GROUP).then_some(TERMINAL_GROUP),
+        rights: places.rights,
         agent: places.agent,
         agent_config: serde_json::to_string(&config).expect("a struct of texts is always JSON"),
         socket: places.socket,
         hostname: spec.hostname.clone(),
         ids: places.ids,
+        more_ids: places.more_ids,
         cgroup_tasks: places.cgroup_tasks,
         program_tasks: places.program_tasks,
         writable: places.hidden_layers,
@@ -185,6 +217,7 @@ pub(crate) fn preset_files(hostname: &str, name_server: Option<Ipv4Addr>) -> [(&
 
 #[cfg(test)]
 mod tests {
+    use jail::rights::UserIds;
     use protocol::network::Network;
 
     use super::*;
@@ -212,8 +245,11 @@ mod tests {
         }
     }
 
-    fn made() -> Plan {
-        let places = Places {
+    fn places() -> Places {
+        Places {
+            rights: Rights::Root,
+            process: "/v/process".into(),
+            counts_processes: false,
             agent: "/agent".into(),
             socket: "/run/a.sock".into(),
             cgroup_tasks: vec!["/c/tasks".into()],
@@ -222,9 +258,13 @@ mod tests {
             uppers: vec![("/v/u".into(), "/v/w".into())],
             scratch: "/v/s".into(),
             ids: IdBlock { first: 1_000_000, count: 65_536 },
+            more_ids: None,
             landlock: true,
-        };
-        plan(&spec(), places, "secret").unwrap()
+        }
+    }
+
+    fn made() -> Plan {
+        plan(&spec(), places(), "secret").unwrap()
     }
 
     #[test]
@@ -255,6 +295,33 @@ mod tests {
         assert!(plan.read_only.iter().any(|path| path == "/proc/sysrq-trigger"));
         assert!(plan.ids.first > 0, "root inside must not be root outside");
         assert!(plan.devices.iter().all(|d| matches!((d.major, d.minor), (1, 3 | 5 | 7 | 8 | 9) | (5, 0))));
+    }
+
+    #[test]
+    fn an_ordinary_user_does_the_same_by_other_means() {
+        let user = |more_ids| {
+            let rights = Rights::User(UserIds { user: 1000, group: 1000, more: None });
+            let places = Places {
+                rights,
+                counts_processes: true,
+                ids: IdBlock { first: 0, count: 1 },
+                more_ids,
+                ..places()
+            };
+            plan(&spec(), places, "secret").unwrap()
+        };
+        let (real, own) = (made(), user(None));
+        assert_eq!((own.owners, own.device_source), (Owners::Plain, DeviceSource::Mounts));
+        assert_eq!((own.processes_max, own.agent_nice, own.terminal_group), (Some(64), 0, None));
+        assert_eq!((real.processes_max, real.agent_nice, real.terminal_group), (None, -20, Some(5)));
+        assert!(own.overlay_options.contains(&"userxattr".to_owned()));
+        assert_eq!(user(Some(IdBlock { first: 1, count: 65_535 })).terminal_group, Some(5));
+        // What is behind walls is so for both.
+        assert_eq!(
+            (&own.masked, &own.read_only, &own.seccomp),
+            (&real.masked, &real.read_only, &real.seccomp)
+        );
+        assert_eq!((&own.capabilities, own.landlock), (&real.capabilities, real.landlock));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this host can do for a wall: `msb-jail` tries it in processes of its own, within a deadline.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use jail::facts::Facts;
 use jail::report::REPORT_BYTES_MAX;
+use jail::rights::Rights;
 use protocol::limits::PROBE_WAIT;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Tries everything, in the home: layers of images are below it. What could not be tried is not there.
-pub(super) fn facts(jail: &Path, home: &Path) -> Facts {
-    match run(jail, home) {
+pub(super) fn facts(jail: &Path, home: &Path, rights: &Rights) -> Facts {
+    match run(jail, home, rights) {
         Ok(facts) => facts,
         Err(error) => {
             tracing::warn!(%error, "cannot find out what this host can do");
@@ -22,16 +23,20 @@ pub(super) fn facts(jail: &Path, home: &Path) -> Facts {
     }
 }
 
-fn run(jail: &Path, home: &Path) -> io::Result<Facts> {
+fn run(jail: &Path, home: &Path, rights: &Rights) -> io::Result<Facts> {
     let mut child = Command::new(jail)
         .arg("--probe")
         .arg(home)
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read it says nothing of use either.
+        let _ = stdin.write_all(&serde_json::to_vec(rights)?);
+    }
     let ended = wait(&child);
     if !matches!(ended, Ok(true)) {
         child.kill()?;
@@ -66,7 +71,7 @@ mod tests {
     #[test]
     fn a_program_that_says_nonsense_proves_nothing() {
         for program in ["/bin/echo", "/bin/false", "/nowhere"] {
-            let facts = facts(Path::new(program), Path::new("/tmp"));
+            let facts = facts(Path::new(program), Path::new("/tmp"), &Rights::Root);
             assert!(facts.failure(What::Seccomp).is_some(), "{program}");
         }
     }

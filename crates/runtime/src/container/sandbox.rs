@@ -69,7 +69,7 @@ impl ContainerSandbox {
             process: Arc::new(process),
             directory,
             secret,
-            owner: share.block.ids().first,
+            owner: share.ids.owner.user,
             asked: Arc::default(),
             ended,
             left: Arc::default(),
@@ -169,13 +169,15 @@ impl Sandbox for ContainerSandbox {
     }
 
     fn isolation(&self) -> Isolation {
-        let mut said = isolation::of_the_jail(&self.shares.facts);
-        said.extend_from_slice(self.shares.cgroups.protections());
+        let mut said = isolation::of_the_jail(&self.shares.facts, &self.shares.standing);
+        said.extend(self.shares.limits().cloned());
         said.extend(self.shares.volume.protections());
         match self.seen() {
             Ok(seen) => {
                 let connected = self.wires.lock().unwrap_or_else(PoisonError::into_inner).attached.is_some();
-                said.extend(seen.protections(&self.shares.networks.protection(), connected));
+                let network = self.shares.networks.protection();
+                said.extend(seen.protections(&self.shares.standing, &network, connected));
+                said.extend(self.shares.counts_processes().then(|| seen.processes_counted()));
             }
             Err(error) => {
                 let why = format!("it cannot be read from the sandbox: {error}");

@@ -6,14 +6,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use jail::facts::Facts;
 use protocol::isolation::Isolation;
 use protocol::limits::{DISK_MIB_MIN, IO_WEIGHT_DEFAULT, OPEN_FILES_DEFAULT, SHM_MIB_DEFAULT};
 use protocol::network::Network;
 
 use super::isolation::{KIND, without_sandbox};
 use super::launch::blocking;
-use super::{ContainerBackend, Programs, probe};
+use super::{ContainerBackend, Programs, rights};
 use crate::backend::{Backend, Sandbox};
 use crate::network::Wish;
 use crate::spec::{Rootfs, RootfsMount, SandboxId, SandboxSpec};
@@ -26,12 +25,12 @@ const MEMORY_MIB: u32 = 64;
 const PIDS_MAX: u32 = 16;
 
 /// Builds one, says what protects it, and takes it down. The start has a deadline of its own.
-pub(super) async fn try_walls(backend: &impl Backend, home: &Path, facts: &Facts) -> Isolation {
+pub(super) async fn try_walls(backend: &ContainerBackend, home: &Path) -> Isolation {
     match build(backend, home).await {
         Ok(isolation) => isolation,
         Err(why) => {
             tracing::warn!(why, "no sandbox can be built on this host");
-            Isolation::gather(KIND, without_sandbox(facts, &why))
+            Isolation::gather(KIND, without_sandbox(&backend.shares.facts, &backend.shares.standing, &why))
         }
     }
 }
@@ -103,8 +102,8 @@ pub async fn examine(directory: &Path, programs: Programs, network: Wish) -> Iso
             isolation
         }
         Err(error) => {
-            let facts = probe::facts(&jail, directory);
-            Isolation::gather(KIND, without_sandbox(&facts, &chain(&error)))
+            let (standing, facts) = rights::find(&jail, directory);
+            Isolation::gather(KIND, without_sandbox(&facts, &standing, &chain(&error)))
         }
     }
 }

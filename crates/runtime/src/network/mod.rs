@@ -101,6 +101,9 @@ impl Networks {
     pub(crate) fn open(key: &str, wish: Wish) -> io::Result<Networks> {
         let visitor = Visitor::start()?;
         let router = match wish {
+            Wish::Enforced if !is_root() => {
+                Err(Unavailable::new("only root can enforce a policy".to_owned(), "run the server as root"))
+            }
             Wish::Enforced => Router::open(key, &visitor).map(Arc::new),
             Wish::Off => Err(Unavailable::new(
                 "it was switched off when the server was started".to_owned(),
@@ -151,6 +154,9 @@ impl Networks {
 
     /// Takes the ports that a sandbox publishes.
     pub(crate) async fn bind(&self, ports: &[PublishedPort]) -> Result<BoundPorts, StartError> {
+        if !ports.is_empty() && !is_root() {
+            return Err(StartError::Unfit("only a server that runs as root can publish ports".to_owned()));
+        }
         BoundPorts::bind(ports, self.visitor.clone()).await
     }
 
@@ -160,4 +166,9 @@ impl Networks {
             router.close();
         }
     }
+}
+
+/// Whether this process may enter the network of a sandbox: an ordinary user would have to be in its user namespace.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }

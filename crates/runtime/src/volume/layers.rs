@@ -4,11 +4,19 @@
 use std::io;
 use std::path::Path;
 
-use jail::plan::IdBlock;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chownat};
 
 /// Directories that every sandbox has, whatever its image brings: its home, room for temporary files, and `/etc`.
 const OWN_DIRECTORIES: [(&str, u32); 3] = [("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)];
+
+/// Who root inside is on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The user.
+    pub(crate) user: u32,
+    /// The group.
+    pub(crate) group: u32,
+}
 
 /// The layers of a sandbox that is about to start.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +24,7 @@ pub(crate) struct NewLayers<'a> {
     /// How many there are: one for each mount of the rootfs.
     pub(crate) mounts: usize,
     /// Whose they are.
-    pub(crate) ids: IdBlock,
+    pub(crate) owner: Owner,
     /// The files with which `/etc` of the first one begins: name and text.
     pub(crate) etc: &'a [(&'a str, String)],
     /// The most that all of them together may take on the disk, in bytes.
@@ -31,25 +39,25 @@ pub(super) fn fill(layers: &Path, new: &NewLayers<'_>) -> io::Result<()> {
         fs_err::create_dir(&layer)?;
         for directory in [&upper, &work] {
             fs_err::create_dir(directory)?;
-            give(directory, new.ids, 0o755)?;
+            give(directory, new.owner, 0o755)?;
         }
         if number == 0 {
             for (name, mode) in OWN_DIRECTORIES {
                 fs_err::create_dir(upper.join(name))?;
-                give(&upper.join(name), new.ids, mode)?;
+                give(&upper.join(name), new.owner, mode)?;
             }
             for (name, text) in new.etc {
                 let file = upper.join("etc").join(name);
                 fs_err::write(&file, text)?;
-                give(&file, new.ids, 0o644)?;
+                give(&file, new.owner, 0o644)?;
             }
         }
     }
     Ok(())
 }
 
-fn give(path: &Path, ids: IdBlock, mode: u32) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(ids.first), Gid::from_raw(ids.first));
+fn give(path: &Path, owner: Owner, mode: u32) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(owner.user), Gid::from_raw(owner.group));
     rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
     chownat(CWD, path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())

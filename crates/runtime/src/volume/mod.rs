@@ -4,6 +4,7 @@
 //! ```text
 //! <home>/sandboxes/<sandbox id>/
 //!   agent.sock           how the server reaches the agent
+//!   process              which process is the sandbox's first
 //!   scratch              an empty directory, a place for mounts while the jail works
 //!   layers/0/upper       the writes to the first mount of the rootfs
 //!   layers/0/work        the kernel's room beside them
@@ -21,18 +22,19 @@ mod backing;
 mod btrfs;
 mod layers;
 mod plain;
-mod remove;
+mod remover;
 mod shared;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jail::plan::WritableLayers;
+pub use jail::remove::remove_tree;
 use protocol::isolation::{Protection, ProtectionName};
 
 use self::btrfs::Btrfs;
-pub(crate) use self::layers::NewLayers;
-pub use self::remove::remove_tree;
+pub(crate) use self::layers::{NewLayers, Owner};
+pub(crate) use self::remover::Remover;
 pub use self::shared::{AllowedVolume, VolumeError, find_volumes};
 use crate::spec::SandboxId;
 
@@ -62,6 +64,7 @@ pub enum DiskStoreKind {
 pub(crate) struct Volume {
     root: PathBuf,
     limited: Result<Btrfs, Gap>,
+    remover: Remover,
 }
 
 /// Why there is no volume with limits.
@@ -73,13 +76,17 @@ struct Gap {
 
 impl Volume {
     /// Opens the volume below a home, making it if there is none.
-    pub(crate) fn open(home: &Path, wanted: &DiskStore) -> io::Result<Volume> {
+    pub(crate) fn open(home: &Path, wanted: &DiskStore, remover: Remover) -> io::Result<Volume> {
         let root = home.join("sandboxes");
         fs_err::create_dir_all(&root)?;
         let limited = match wanted.kind {
             DiskStoreKind::Plain => Err(Gap {
                 why: "the operator chose plain directories".to_owned(),
                 mend: "start the server with --disk-store auto",
+            }),
+            DiskStoreKind::Auto | DiskStoreKind::Btrfs if !remover.is_root() => Err(Gap {
+                why: "only root can mount a volume with limits".to_owned(),
+                mend: "run the server as root",
             }),
             DiskStoreKind::Auto | DiskStoreKind::Btrfs => Btrfs::open(home, wanted.size_mib),
         };
@@ -98,7 +105,7 @@ impl Volume {
                 "no limit on what a sandbox writes: it can fill the disk of the home"
             ),
         }
-        Ok(Volume { root, limited })
+        Ok(Volume { root, limited, remover })
     }
 
     /// Returns the most that a sandbox's limit can be, in MiB; `None` where nothing is limited.
@@ -123,6 +130,11 @@ impl Volume {
 
     fn layers(&self, id: &SandboxId) -> PathBuf {
         self.directory(id).join("layers")
+    }
+
+    /// Where it is written down which process is the first of one sandbox.
+    pub(crate) fn process_file(&self, id: &SandboxId) -> PathBuf {
+        self.directory(id).join("process")
     }
 
     /// An empty directory of one sandbox.
@@ -177,7 +189,7 @@ impl Volume {
             Ok(volume) => volume.destroy(id.as_str()),
             Err(_) => Ok(()),
         };
-        remove_tree(&self.directory(id)).and(destroyed)
+        self.remover.remove(&self.directory(id)).and(destroyed)
     }
 
     /// Lists the sandboxes that have layers.

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counts what a tree takes on a disk that does not count by itself.
+//!
+//! A server without the rights of root cannot look into every directory that a sandbox closed: those are not counted.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+pub(super) use jail::remove::open_directory;
 use protocol::limits::DISK_SCAN_ENTRIES_MAX;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, statat};
 use rustix::io::Errno;
 
 /// How deep below a layer's root files are counted; deeper ones are not.
@@ -20,20 +23,11 @@ pub(super) fn measure(layers: &Path) -> io::Result<u64> {
         let upper = entry?.path().join("upper");
         match open_directory(CWD, &upper) {
             Ok(directory) => measure_tree(directory, &mut total, &mut entries_left)?,
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(total)
-}
-
-/// Opens a directory that may be a sandbox's; a link is none.
-pub(super) fn open_directory<P: rustix::path::Arg>(
-    parent: impl std::os::fd::AsFd,
-    name: P,
-) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
 }
 
 /// Adds up a tree. A file with several names is shared out among them.
@@ -69,7 +63,7 @@ fn measure_tree(root: OwnedFd, total: &mut u64, entries_left: &mut usize) -> io:
             let parent = stack.last().map(Dir::fd).transpose()?;
             match parent.map(|parent| open_directory(parent, name)) {
                 Some(Ok(child)) => stack.push(Dir::new(child)?),
-                Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) | None => {}
+                Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) | None => {}
                 Some(Err(error)) => return Err(error.into()),
             }
         }

@@ -15,18 +15,21 @@ struct Process {
     name: String,
 }
 
+/// The first process of a sandbox, and its ranges of ids.
+type First<'a> = (&'a Process, Vec<(u32, u32)>);
+
 /// Lists processes that are not where they belong, for the sandboxes of the server with this pid.
 pub(super) fn strays(server: u32) -> Vec<String> {
     let all = all();
-    let Some(own) = all.iter().find(|process| process.pid == server).map(|server| server.namespaces.clone())
-    else {
+    let Some(server) = all.iter().find(|process| process.pid == server) else {
         return vec!["the server is gone".to_owned()];
     };
-    // By user namespace: the first process of each sandbox, and its range of ids.
-    let firsts: BTreeMap<&Path, (&Process, (u32, u32))> = all
+    let own = &server.namespaces;
+    // By user namespace.
+    let firsts: BTreeMap<&Path, First<'_>> = all
         .iter()
-        .filter(|process| process.parent == server && process.namespaces[0] != own[0])
-        .filter_map(|process| Some((process.namespaces[0].as_path(), (process, range(process.pid)?))))
+        .filter(|process| process.parent == server.pid && process.namespaces[0] != own[0])
+        .map(|process| (process.namespaces[0].as_path(), (process, ranges(process.pid))))
         .collect();
     let parents: BTreeMap<u32, u32> = all.iter().map(|process| (process.pid, process.parent)).collect();
     let mut found = Vec::new();
@@ -34,9 +37,11 @@ pub(super) fn strays(server: u32) -> Vec<String> {
         let by_namespace = firsts.get(process.namespaces[0].as_path());
         // Sandboxes of another server that was killed may have had the same ids: they are in namespaces of their own,
         // and not below ours.
-        let by_id = firsts.values().find(|(first, (start, count))| {
+        let by_id = firsts.values().find(|(first, ranges)| {
             let escaped = process.namespaces[0] == own[0] || process.namespaces[1] == own[1];
-            (*start..start + count).contains(&process.uid)
+            // An ordinary user's sandboxes have his own id, too.
+            process.uid != server.uid
+                && ranges.iter().any(|(start, count)| (*start..start + count).contains(&process.uid))
                 && (escaped || is_below(&parents, process.pid, first.pid))
         });
         let Some((first, _)) = by_namespace.or(by_id) else { continue };
@@ -86,9 +91,12 @@ fn look(pid: u32) -> Option<Process> {
     })
 }
 
-/// The ids of the host that a process's user namespace has: the first one, and how many.
-fn range(pid: u32) -> Option<(u32, u32)> {
-    let map = fs_err::read_to_string(format!("/proc/{pid}/uid_map")).ok()?;
-    let mut words = map.split_whitespace().skip(1);
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+/// The ids of the host that a process's user namespace has: of each range the first one, and how many.
+fn ranges(pid: u32) -> Vec<(u32, u32)> {
+    let map = fs_err::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+    let range = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    map.lines().filter_map(range).collect()
 }
