@@ -101,7 +101,10 @@ class Watched:
         server = Path(f"/proc/{self.pid}")
         held = [path for path in (server / "fd").iterdir() if kind(path) == "net"]
         entered = [thread / "ns/net" for thread in (server / "task").iterdir()]
-        return {os.readlink(path): path for path in [*held, *entered]}
+        # Those that last come last: a thread may end at any time.
+        found = {target(path): path for path in [*entered, *held, server / "ns/net"]}
+        found.pop("closed", None)
+        return found
 
     def look(self, cycles: int, began: float) -> dict[str, float]:
         """Return what the server takes now."""
@@ -141,8 +144,12 @@ def rules(network: Path) -> list[str]:
 
 def kind(descriptor: Path) -> str:
     """Return what a descriptor is; of sockets and pipes there are many alike."""
+    return target(descriptor).split(":[")[0]
+
+
+def target(link: Path) -> str:
     try:
-        return os.readlink(descriptor).split(":[")[0]
+        return os.readlink(link)
     except FileNotFoundError:
         return "closed"
 

@@ -169,7 +169,7 @@ static void build_root(int root, int dev) {
     attach(root, dev, "/dev");
     attach(root, new_mount("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "source", "devpts", "newinstance", NULL,
                            "ptmxmode", "0666", "mode", "0620", "gid", "5", NULL), "/dev/pts");
-    EACH("queues") attach(root, new_mount("mqueue", strict, "source", "mqueue", NULL), r->word[1]);
+    attach(root, new_mount("mqueue", strict, "source", "mqueue", NULL), "/dev/mqueue");
     attach(root, new_mount("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "source", "tmpfs", "size", text_of("shm"),
                            "mode", "1777", NULL), "/dev/shm");
     int target;
@@ -185,9 +185,10 @@ static void build_root(int root, int dev) {
     EACH("masked") if ((target = beneath(root, r->word[1])) >= 0) {
         struct stat status;
         CHECK(fstat(target, &status));
-        if (!S_ISDIR(status.st_mode)) attach_on(copy_mount(null), target);
-        else if (is_attached++) attach_on(copy_mount(empty), target);
-        else attach_on(empty, target);
+        int is_directory = S_ISDIR(status.st_mode), first = is_directory && !is_attached++;
+        int cover = first ? empty : copy_mount(is_directory ? empty : null);
+        if (!first) set_attributes(cover, MOUNT_ATTR_RDONLY, 0, 0);
+        attach_on(cover, target);
     }
     set_attributes(dev, MOUNT_ATTR_RDONLY, 0, 0);
     CHECK(syscall(SYS_pivot_root, ".", "."));
@@ -298,7 +299,10 @@ static void build_walls(void) {
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
     struct clone_args new = {.flags = CLONE_PARENT | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET |
                                       CLONE_NEWIPC | CLONE_NEWUTS};
+    uid_t owner = number_of("first");
+    CHECK(setresuid(owner, owner, 0));
     long pid = CHECK(syscall(SYS_clone3, &new, sizeof new));
+    if (pid) CHECK(setresuid(0, 0, 0));
     if (pid == 0) {
         close(ends[0]);
         inside(&opened, ends[1]);
