@@ -556,14 +556,14 @@ print(libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(4096), told), errno.e
 """
     control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert control.split()[0] == "0", control
-    async with PythonSandbox.create(server_url=server.url) as sandbox:
+    async with PythonSandbox.create() as sandbox:
         execution = await sandbox.run(code)
         assert (await execution.output()).split() == ["-1", "ENOSYS"]
 
 
 async def test_files_behind_block_devices_are_not_named(server: Server) -> None:
     """A loop device of the host says which file is behind it, and so where a server's home is."""
-    async with PythonSandbox.create(server_url=server.url) as sandbox:
+    async with PythonSandbox.create() as sandbox:
         found = await sandbox.command.run("find", ["/sys/", "-name", "backing_file"])
         assert await found.output() == ""
         listed = await sandbox.command.run("ls", ["-A", "/sys/block", "/sys/devices/virtual/block"])
