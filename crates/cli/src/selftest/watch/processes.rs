@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
 
+/// Ids of the host: of each range the first one, and how many.
+type Ranges = Vec<(u32, u32)>;
+
 /// One process, as the host sees it.
 struct Process {
     pid: u32,
@@ -23,7 +26,7 @@ pub(super) fn strays(server: u32) -> Vec<String> {
     };
     let own = &server.namespaces;
     // By user namespace: the first process of each sandbox, and its ranges of ids.
-    let firsts: BTreeMap<&Path, (&Process, Vec<(u32, u32)>)> = all
+    let firsts: BTreeMap<&Path, (&Process, Ranges)> = all
         .iter()
         .filter(|process| process.parent == server.pid && process.namespaces[0] != own[0])
         .map(|process| (process.namespaces[0].as_path(), (process, ranges(process.pid))))
@@ -88,8 +91,8 @@ fn look(pid: u32) -> Option<Process> {
     })
 }
 
-/// The ids of the host that a process's user namespace has: of each range the first one, and how many.
-fn ranges(pid: u32) -> Vec<(u32, u32)> {
+/// The ids of the host that a process's user namespace has.
+fn ranges(pid: u32) -> Ranges {
     let map = fs_err::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
     let range = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
