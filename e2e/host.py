@@ -160,6 +160,16 @@ class Server:
             raise AssertionError(f"the server did not say where it listens: {line!r}\n{log.read_text()}")
         return cls(home, process, found[0], log, before, cgroups_before)
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        if failure is None:
+            self.end()
+        else:
+            self.process.terminate()
+            self.wait()
+
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])

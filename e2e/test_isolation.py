@@ -541,3 +541,30 @@ async def test_set_id_programs_and_file_capabilities_give_nothing(python: Python
     found.append(done.stdout)
     """
     assert await probe(python, code) == ["0o6755", "1000", "refused", ""]
+
+
+async def test_what_is_in_the_page_cache_is_not_told(server: Server) -> None:
+    """mincore(2) on a file of the image, which others share, is a call that the kernel does not have."""
+    code = """
+import ctypes, errno, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+with open('/usr/bin/perl' if __import__('os').path.exists('/usr/bin/perl') else '/bin/sh', 'rb') as file:
+    pages = mmap.mmap(file.fileno(), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+told = ctypes.create_string_buffer(1)
+print(libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(4096), told), errno.errorcode.get(ctypes.get_errno()))
+"""
+    control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert control.split()[0] == "0", control
+    async with PythonSandbox.create(server_url=server.url) as sandbox:
+        execution = await sandbox.run(code)
+        assert (await execution.output()).split() == ["-1", "ENOSYS"]
+
+
+async def test_files_behind_block_devices_are_not_named(server: Server) -> None:
+    """A loop device of the host says which file is behind it, and so where a server's home is."""
+    async with PythonSandbox.create(server_url=server.url) as sandbox:
+        found = await sandbox.command.run("find", ["/sys/", "-name", "backing_file"])
+        assert await found.output() == ""
+        listed = await sandbox.command.run("ls", ["-A", "/sys/block", "/sys/devices/virtual/block"])
+        assert (await listed.output()).split() == ["/sys/block:", "/sys/devices/virtual/block:"]

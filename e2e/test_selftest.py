@@ -17,14 +17,6 @@ from host import PROGRAMS, clean_environment, need_everything
 # How long the whole list may take, in seconds.
 LIST_SECONDS = 600
 
-# Lines that the walls do not withstand yet, and why. One that passes must be taken out.
-GAPS = {
-    "exhaust-watchers": "the kernel counts inotify instances of all sandboxes for the user who made their namespaces",
-    "exhaust-timers": "the kernel counts timers of all sandboxes for the user who made their namespaces",
-}
-# The same, where it depends on the machine: some file systems are removed as a whole, others name by name.
-SLOW_GAPS = {"deep-tree": "a tree of 3000 directories is removed, but not within the time of a stop"}
-
 # Why a line may say nothing on a host.
 REASONS = ("this kernel does not have the call", "this host has no ", "this server ")
 # Lines that need something of the host that has no other sign: the control's answer is the reason.
@@ -34,8 +26,6 @@ DEPENDS = {
     "list-acpi": "is empty in virtual machines without ACPI",
     "descriptors": "needs a larger limit outside than inside",
     "io-uring-setup": "can be switched off for everybody",
-    "neighbour-queue": "landlock closes message queues to sandboxes",
-    "predecessor-queue": "landlock closes message queues to sandboxes",
 }
 
 # Without these, most of the list would say nothing: their controls work on every kernel that sandboxes run on.
@@ -136,9 +126,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def test_the_walls_withstand_the_attack_list(whole: Outcome) -> None:
     failed = {name: line["why"] for name, line in whole.lines("fail").items()}
-    assert {name: why for name, why in failed.items() if name not in GAPS | SLOW_GAPS} == {}
-    mended = sorted(set(GAPS) - set(failed))
-    assert mended == [], "these pass now: take them out of the list of gaps"
+    assert failed == {}
 
 
 def test_what_says_nothing_here_has_an_allowed_reason(whole: Outcome) -> None:

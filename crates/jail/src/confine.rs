@@ -25,6 +25,8 @@ pub(crate) struct Open<'fd> {
     pub(crate) root: &'fd OwnedFd,
     /// Where devices are.
     pub(crate) dev: Option<&'fd OwnedFd>,
+    /// Where message queues are: calls that name one do not go through a path that the kernel sees below the root.
+    pub(crate) queues: Option<&'fd OwnedFd>,
     /// A program outside that may be executed.
     pub(crate) program: Option<&'fd OwnedFd>,
 }
@@ -46,6 +48,9 @@ pub(crate) fn confine(open: &Open<'_>) -> Result<(), String> {
         .map_err(text)?;
     if let Some(dev) = open.dev {
         rules = rules.add_rule(PathBeneath::new(dev.as_fd(), devices)).map_err(text)?;
+    }
+    if let Some(queues) = open.queues {
+        rules = rules.add_rule(PathBeneath::new(queues.as_fd(), files)).map_err(text)?;
     }
     if let Some(program) = open.program {
         let execute = AccessFs::Execute | AccessFs::ReadFile;

@@ -96,6 +96,7 @@ fn build_root(plan: &Plan, mounts: Vec<OwnedFd>, inherited: &Inherited) -> Resul
     attach(&root, &sys_mount()?, "/sys")?;
     attach(&root, dev, "/dev")?;
     attach(&root, &devpts_mount(plan.terminal_group)?, "/dev/pts")?;
+    attach(&root, &queues_mount()?, "/dev/mqueue")?;
     attach(&root, &tmpfs_mount(&plan.shm_bytes.to_string(), "1777")?, "/dev/shm")?;
     make_read_only(&root, plan)?;
     hide(&root, plan)?;
@@ -199,6 +200,15 @@ fn devpts_mount(group: Option<u32>) -> Result<OwnedFd, JailError> {
     fsconfig_create(&context).act(at)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).act(at)
+}
+
+/// Returns the message queues of the sandbox's own IPC namespace (`mq_overview(7)`).
+fn queues_mount() -> Result<OwnedFd, JailError> {
+    let at = || "mount /dev/mqueue".to_owned();
+    let context = fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC).act(at)?;
+    fsconfig_set_string(&context, "source", "mqueue").act(at)?;
+    fsconfig_create(&context).act(at)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, no_tricks()).act(at)
 }
 
 fn tmpfs_mount(size: &str, mode: &str) -> Result<OwnedFd, JailError> {
@@ -323,8 +333,8 @@ fn shut_outside(agent: &OwnedFd) -> Result<(), JailError> {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .act(|| format!("open {path}"))
     };
-    let (root, dev) = (held("/")?, held("/dev")?);
-    confine(&Open { root: &root, dev: Some(&dev), program: Some(agent) })
+    let (root, dev, queues) = (held("/")?, held("/dev")?, held("/dev/mqueue")?);
+    confine(&Open { root: &root, dev: Some(&dev), queues: Some(&queues), program: Some(agent) })
         .map_err(std::io::Error::other)
         .act(|| "shut what is outside with landlock".to_owned())
 }

@@ -14,7 +14,8 @@ use rustix::mount::{
     open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, setrlimit};
+use rustix::thread::set_thread_res_uid;
 use sys::mount::{MountAttributes, READ_ONLY, set_attributes};
 use sys::namespace::{Fork, Namespaces, fork_sibling_into};
 
@@ -93,7 +94,7 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
         limit_processes(most)?;
     }
     let (sender, receiver) = handoff::channel().act(|| "make a socket pair".to_owned())?;
-    match fork_sibling_into(Namespaces::SANDBOX).act(|| "make the kernel namespaces".to_owned())? {
+    match fork_for(plan.ids).act(|| "make the kernel namespaces".to_owned())? {
         Fork::Child => {
             drop(sender);
             match inner::contain(plan, inherited, receiver)? {}
@@ -104,6 +105,21 @@ pub(crate) fn run(plan: &Plan) -> Result<(), JailError> {
             complete(plan, pid, sender)
         }
     }
+}
+
+/// Forks into the sandbox's kernel namespaces as the host's user who is root inside.
+///
+/// What the kernel counts for each user (inotify instances, timers, message queues) it charges to who made the user
+/// namespace as well (`user_namespaces(7)`): made by root, all sandboxes would share what root may have, and one could
+/// take it all.
+fn fork_for(ids: IdBlock) -> std::io::Result<Fork> {
+    let (owner, root) = (Uid::from_raw(ids.first), Uid::ROOT);
+    set_thread_res_uid(owner, owner, root)?;
+    let forked = fork_sibling_into(Namespaces::SANDBOX)?;
+    if let Fork::Parent(_) = forked {
+        set_thread_res_uid(root, root, root)?;
+    }
+    Ok(forked)
 }
 
 /// Maps the ids of the inner process and hands it its overlay mounts.
@@ -287,7 +303,7 @@ fn device_tree(plan: &Plan) -> Result<OwnedFd, JailError> {
             .and_then(|()| own(name))
             .act(|| format!("link /dev/{name}"))?;
     }
-    for directory in ["pts", "shm"] {
+    for directory in ["pts", "shm", "mqueue"] {
         rustix::fs::mkdirat(&dev, directory, Mode::from_raw_mode(0o755))
             .and_then(|()| own(directory))
             .act(|| format!("make /dev/{directory}"))?;

@@ -157,7 +157,7 @@ fn landlock_closes(directory: &Path) -> Outcome {
     };
     let (inside, outside) = (held(directory)?, held(Path::new("/"))?);
     rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
-    confine(&Open { root: &inside, dev: None, program: None })?;
+    confine(&Open { root: &inside, dev: None, queues: None, program: None })?;
     let read = |of: &OwnedFd| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::openat(of, ".", flags, Mode::empty()).map(drop)

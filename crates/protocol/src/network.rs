@@ -87,12 +87,14 @@ pub enum NetworkError {
     Ports(String),
 }
 
-/// What no sandbox may reach, whatever its policy: the IPv4 special-purpose registry of IANA, with multicast.
-pub const FORBIDDEN: [(Range, &str); 18] = [
+/// What no sandbox may reach, whatever its policy: the IPv4 special-purpose registry of IANA, multicast, and
+/// a public address at which a cloud serves its metadata.
+pub const FORBIDDEN: [(Range, &str); 19] = [
     (range([0, 0, 0, 0], 8), "this host"),
     (range([10, 0, 0, 0], 8), "private"),
     (range([100, 64, 0, 0], 10), "shared by carriers"),
     (range([127, 0, 0, 0], 8), "loopback"),
+    (range([168, 63, 129, 16], 32), "metadata of Azure"),
     (range([169, 254, 0, 0], 16), "link-local, and metadata of clouds"),
     (range([172, 16, 0, 0], 12), "private"),
     (range([192, 0, 0, 0], 24), "protocols"),

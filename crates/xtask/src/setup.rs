@@ -19,7 +19,11 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
-    Package { name: "gcc", why: "the linker of Rust", is_there: || answers("cc", &["--version"]) },
+    Package {
+        name: "gcc",
+        why: "the linker of Rust, and the compiler of what the benchmark of the walls compares with",
+        is_there: || answers("cc", &["--version"]) && answers("gcc", &["--version"]),
+    },
     Package {
         name: "libc6-dev",
         why: "msb-jail and msb-agent are linked with the static C library",

@@ -3,6 +3,8 @@
 
 mod agent;
 mod devices;
+#[cfg(test)]
+mod document;
 mod entries;
 mod kernel;
 mod mounts;

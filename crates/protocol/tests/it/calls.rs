@@ -217,3 +217,12 @@ fn metrics_take_one_namespace_or_all_of_them() {
         refusal("sandbox.metrics.get", json!({"namespace": "n", "sandbox": "*"})).contains("Sandbox name")
     );
 }
+
+#[test]
+fn the_image_store_is_for_keys_of_all_namespaces_and_pulling_for_every_key() {
+    let scope = |method: &str| parse(method, &json!({"image": "debian:12"})).unwrap().scope();
+    for method in ["image.list", "image.inspect", "image.remove"] {
+        assert_eq!(scope(method), Some(Scope::All), "{method}");
+    }
+    assert_eq!(scope("image.pull"), None);
+}

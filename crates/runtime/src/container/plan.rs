@@ -34,7 +34,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 ];
 
 /// What tells about the host (its disks, boot parameters, locks, the timing of its interrupts) or other sandboxes, or would let root of the host do harm: memory, keys, firmware, timers.
-pub(super) const MASKED: [&str; 28] = [
+pub(super) const MASKED: [&str; 30] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/cmdline",
@@ -54,12 +54,14 @@ pub(super) const MASKED: [&str; 28] = [
     "/proc/swaps",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/block",
     "/sys/firmware",
     "/sys/fs",
     "/sys/hypervisor",
     "/sys/kernel",
     "/sys/module",
     "/sys/power",
+    "/sys/devices/virtual/block",
     "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap",
     "/sys/devices/virtual/thermal",

@@ -164,6 +164,8 @@ pub(crate) fn table() -> BTreeMap<u32, Rule> {
     put(libc::SYS_unshare, Rule::Flags { argument: Argument(0), forbidden: namespaces | NEW_TIME });
     // Its flags are behind a pointer that a filter cannot follow; libraries fall back to clone.
     put(libc::SYS_clone3, Rule::Always(Verdict::Unknown));
+    // It says which pages of a file are in memory, and so what others run of the files that all sandboxes share.
+    put(libc::SYS_mincore, Rule::Always(Verdict::Unknown));
     // Unix sockets; internet sockets that carry TCP, UDP and echo requests; netlink for the routing tables that
     // getaddrinfo and getifaddrs read. No raw, packet, vsock or kernel crypto sockets and no rare protocols: each is
     // attack surface of its own, and some load a module of the kernel when they are asked for.

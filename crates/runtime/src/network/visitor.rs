@@ -2,7 +2,8 @@
 //! A thread that works inside network namespaces, so that no other thread of the server ever does.
 //!
 //! A socket belongs for good to the namespace in which it was made: whoever needs one has it made here. The thread
-//! enters a namespace for each job anew and never counts on the one it is in.
+//! enters a namespace for each job anew and never counts on the one it is in. After the job it leaves: a namespace, with
+//! its interfaces, lives as long as a thread is in it, and nobody would need that of the sandbox that ended last.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,7 +40,9 @@ impl Visitor {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Visitor> {
         let (jobs, receiver) = sync_channel(NETWORK_VISITS_MAX);
-        thread::Builder::new().name("netns".to_owned()).spawn(move || work(&receiver))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let home = Place::Namespace(Arc::new(open("/proc/thread-self/ns/net", flags, Mode::empty())?));
+        thread::Builder::new().name("netns".to_owned()).spawn(move || work(&receiver, &home))?;
         Ok(Visitor { jobs })
     }
 
@@ -88,9 +91,12 @@ impl Visitor {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
+fn work(jobs: &Receiver<Job>, home: &Place) {
     while let Ok(job) = jobs.recv() {
         job();
+        if let Err(error) = enter(home) {
+            tracing::warn!(%error, "the thread of networks stays in the network namespace of its last job");
+        }
     }
 }
 
@@ -123,5 +129,14 @@ mod tests {
         assert_eq!(wait(|| Ok(1)).unwrap(), 1);
         assert!(wait(|| panic!("on purpose")).is_err());
         assert!(visitor.visit_blocking(here(), || Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_thread_stays_in_no_namespace_that_it_visits() {
+        let visitor = Visitor::start().unwrap();
+        let network = || fs_err::read_link("/proc/thread-self/ns/net");
+        // Only root can make one; anybody can stay at home.
+        let _ = visitor.make_namespace();
+        assert_eq!(visitor.wait(network).unwrap(), network().unwrap());
     }
 }

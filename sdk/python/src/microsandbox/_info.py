@@ -44,7 +44,8 @@ class SandboxInfo:
     """What a sandbox is.
 
     `image_source` is "store", "registry" (pulled for this), "host" (the server's own machine) or "directory", and
-    `image_reference` the image in full if it came from the store or a registry. `memory` is in MiB. `isolation` is None while the sandbox does not run.
+    `image_reference` the image in full if it came from the store or a registry. `memory` is in MiB.
+    `isolation` is None while the sandbox does not run.
     """
 
     name: str

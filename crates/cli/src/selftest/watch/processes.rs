@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
 
-/// Ids of the host: of each range the first one, and how many.
-type Ranges = Vec<(u32, u32)>;
-
 /// One process, as the host sees it.
 struct Process {
     pid: u32,
@@ -18,6 +15,9 @@ struct Process {
     name: String,
 }
 
+/// The first process of a sandbox, and its ranges of ids.
+type First<'a> = (&'a Process, Vec<(u32, u32)>);
+
 /// Lists processes that are not where they belong, for the sandboxes of the server with this pid.
 pub(super) fn strays(server: u32) -> Vec<String> {
     let all = all();
@@ -25,8 +25,8 @@ pub(super) fn strays(server: u32) -> Vec<String> {
         return vec!["the server is gone".to_owned()];
     };
     let own = &server.namespaces;
-    // By user namespace: the first process of each sandbox, and its ranges of ids.
-    let firsts: BTreeMap<&Path, (&Process, Ranges)> = all
+    // By user namespace.
+    let firsts: BTreeMap<&Path, First<'_>> = all
         .iter()
         .filter(|process| process.parent == server.pid && process.namespaces[0] != own[0])
         .map(|process| (process.namespaces[0].as_path(), (process, ranges(process.pid))))
@@ -91,8 +91,8 @@ fn look(pid: u32) -> Option<Process> {
     })
 }
 
-/// The ids of the host that a process's user namespace has.
-fn ranges(pid: u32) -> Ranges {
+/// The ids of the host that a process's user namespace has: of each range the first one, and how many.
+fn ranges(pid: u32) -> Vec<(u32, u32)> {
     let map = fs_err::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
     let range = |line: &str| {
         let mut words = line.split_whitespace().skip(1);

@@ -115,7 +115,6 @@ pub(super) const ALLOWED: &[(&str, &[libc::c_long])] = &[
             libc::SYS_brk,
             libc::SYS_mremap,
             libc::SYS_msync,
-            libc::SYS_mincore,
             libc::SYS_madvise,
             libc::SYS_mlock,
             libc::SYS_mlock2,
