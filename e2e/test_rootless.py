@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -92,10 +93,7 @@ class User:
 def make_user(folder: Path, with_range: bool) -> User:
     need_everything()
     need(Path("/usr/bin/setpriv").exists(), "setpriv is needed: Debian's package util-linux")
-    # Folders of pytest are closed to others.
-    for above in [folder, *folder.parents]:
-        if above.stat().st_uid == os.geteuid() and above.is_relative_to("/tmp") and above != Path("/tmp"):
-            above.chmod(above.stat().st_mode | 0o011)
+    folder.chmod(0o755)
     programs = folder / "bin"
     programs.mkdir()
     programs.chmod(0o755)
@@ -114,8 +112,11 @@ def make_user(folder: Path, with_range: bool) -> User:
 
 
 @pytest.fixture(scope="module", params=["one id", "a range"])
-def user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    return make_user(tmp_path_factory.mktemp("user"), request.param == "a range")
+def user(request: pytest.FixtureRequest) -> Iterator[User]:
+    # Not among pytest's own folders: those are closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="msb-user-"))
+    yield make_user(folder, request.param == "a range")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -426,25 +427,28 @@ def small_image(path: Path) -> None:
 
 
 async def test_an_image_is_unpacked_for_the_user_and_removed_again(
-    user: User, own: Server, name: str, monkeypatch: pytest.MonkeyPatch
+    user: User, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need(Path("/bin/busybox").exists(), "busybox is needed: Debian's package busybox-static")
     archive = user.folder / "small.tar"
     small_image(archive)
-    words = [archive, "--reference", "local/small:1", "--rootfs", "--home", user.home]
+    home = user.home / "images-only"
+    words = [archive, "--reference", "local/small:1", "--rootfs", "--home", home]
     loaded = user.msb("image", "load", *words)
     assert loaded.returncode == 0, loaded.stderr
-    monkeypatch.setenv("MSB_SERVER_URL", own.url)
+    server = user.start(home=home)
+    monkeypatch.setenv("MSB_SERVER_URL", server.url)
     async with PythonSandbox.create(name=name, image="local/small:1") as sandbox:
         assert await shell(sandbox, "cat /locked/below/file; stat -c ' %u %g' /locked/below/file /locked") == (
             "deep 0 0\n 0 0"
         )
         assert await shell(sandbox, "touch /locked/new && rm -r /locked && ls -d /locked") != "/locked"
-    removed = user.msb("image", "rm", "local/small:1", "--home", user.home)
+    server.end()
+    removed = user.msb("image", "rm", "local/small:1", "--home", home)
     assert removed.returncode == 0, removed.stderr
-    pruned = user.msb("image", "prune", "--all", "--home", user.home)
+    pruned = user.msb("image", "prune", "--all", "--home", home)
     assert pruned.returncode == 0, pruned.stderr
-    assert not list(user.home.rglob("locked"))
+    assert not list(home.rglob("locked"))
 
 
 # The attack list
