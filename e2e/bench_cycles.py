@@ -122,7 +122,7 @@ class Watched:
         began = time.monotonic()
         while True:
             now = self.traces()
-            left = {what: difference(before[what], there) for what, there in now.items() if there != before[what]}
+            left = {what: difference(there, now[what]) for what, there in before.items() if there != now[what]}
             waited = time.monotonic() - began
             if not left or waited > GONE_SECONDS:
                 return left, waited
@@ -183,7 +183,7 @@ def run(watched: Watched, count: int, names: list[str]) -> dict[str, Any]:
             call.call("sandbox.start", sandbox="look", config={"image": IMAGE})
             watched.note_cgroups()
             call.call("sandbox.stop", sandbox="look")
-        watched.settled({**watched.traces(), "quota groups": []})
+        watched.settled({"quota groups": []})
         start = watched.traces()
         began, load = time.monotonic(), os.getloadavg()
         looks = [watched.look(0, began)]
