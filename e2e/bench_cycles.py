@@ -196,8 +196,8 @@ def run(watched: Watched, count: int, names: list[str]) -> dict[str, Any]:
 
 
 def slope(looks: list[dict[str, float]], what: str) -> float:
-    """Return how much more there is after each cycle, in the second half."""
-    later = looks[len(looks) // 2 :]
+    """Return how much more there is after each cycle, in the last quarter: what has a bound is full by then."""
+    later = looks[len(looks) * 3 // 4 :]
     return statistics.linear_regression([look["cycles"] for look in later], [look[what] for look in later]).slope
 
 
@@ -233,7 +233,7 @@ def show(found: dict[str, Any]) -> None:
     for what in ("memory_kib", "descriptors", "threads"):
         print(f"{what:14}{found['first'][what]:>9} before{found['last'][what]:>9} at the end")
     slopes = (found[f"{what}_per_cycle"] for what in ("memory_bytes", "descriptors", "threads"))
-    print("for each cycle of the second half: {:.1f} bytes of memory, {} descriptors, {} threads".format(*slopes))
+    print("for each cycle of the last quarter: {:.1f} bytes of memory, {} descriptors, {} threads".format(*slopes))
     for what, there in found["left"].items():
         print(f"LEFT of {what}: {len(there)}, such as {there[:3]}")
     print(f"{found['goal']}: {'' if found['reached'] else 'NOT '}reached")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures a sandbox's `run("1")` while another is busy at its processor limit, and while it is not, in turns.
 
-    python e2e/bench_neighbour.py [--samples 480] [--json FILE]
+    python e2e/bench_neighbour.py [--samples 480] [--loops 4] [--json FILE]
 
-Needs msb (MSB_PROFILE names the build) and root. The busy one has one processor, and more loops than that.
+Needs msb (MSB_PROFILE names the build) and root. The busy one has one processor, and by default more loops
+than that: they take it from all of the machine's at once, until the kernel stops them for the rest of each 100 ms.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def used():
     times = os.times()
     return times.children_user + times.children_system
 before, began = used(), time.monotonic()
-for _ in range(4):
+for _ in range(LOOPS):
     if os.fork() == 0:
         while not os.path.exists('/tmp/enough'): pass
         os._exit(0)
-for _ in range(4): os.wait()
+for _ in range(LOOPS): os.wait()
 print((used() - before) / (time.monotonic() - began))
 os.remove('/tmp/enough')
 """
@@ -51,9 +52,10 @@ os.remove('/tmp/enough')
 class Pair:
     """Two sandboxes of one server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, loops: int) -> None:
         self.neighbour, self.busy = Kept(url), Kept(url)
         self.shares: list[float] = []
+        self._loops = LOOPS.replace("LOOPS", str(loops))
         for name in ("neighbour", "busy"):
             self.busy.call("sandbox.start", sandbox=name, config={"image": IMAGE, "cpus": CPUS})
 
@@ -64,7 +66,9 @@ class Pair:
 
     def busy_block(self) -> list[float]:
         with ThreadPoolExecutor(1) as thread:
-            loops = thread.submit(self.busy.call, "sandbox.repl.run", sandbox="busy", language="python", code=LOOPS)
+            loops = thread.submit(
+                self.busy.call, "sandbox.repl.run", sandbox="busy", language="python", code=self._loops
+            )
             self._wait_until_busy()
             taken = self.idle_block()
             enough = {"command": "touch", "args": ["/tmp/enough"]}
@@ -121,8 +125,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"ratio of the p99s: {found['ratio']:.2f}  {found['goal']}: {'' if found['reached'] else 'NOT '}reached")
 
 
-def measure(url: str, samples: int) -> dict[str, Any]:
-    pair = Pair(url)
+def measure(url: str, samples: int, loops: int) -> dict[str, Any]:
+    pair = Pair(url, loops)
     rows: dict[str, list[float]] = {IDLE: [], BUSY: []}
     turns = [(IDLE, pair.idle_block), (BUSY, pair.busy_block)]
     pair.idle_block()
@@ -139,6 +143,7 @@ def measure(url: str, samples: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=480, help=f"samples of each row, at least {SAMPLES_MIN}")
+    parser.add_argument("--loops", type=int, default=4, help="processes that do nothing but count [default: 4]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
     if options.samples < SAMPLES_MIN:
@@ -148,7 +153,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(dir=TARGET, prefix="neighbour-") as scratch,
         Server.start(Path(scratch) / "home") as server,
     ):
-        found = measure(server.url, options.samples)
+        found = measure(server.url, options.samples, options.loops)
     show(found)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from machines import own_machine
 COUNT = 200
 CLIENTS = 4
 # What a sandbox has on its host while it runs.
-HAS = {"processes", "network namespaces", "cgroups", "interfaces", "rules", "files", "descriptors"}
+HAS = {"processes", "cgroups", "interfaces", "files", "descriptors"}
 
 # The common server runs before these, so that neither is a leftover.
 pytestmark = pytest.mark.usefixtures("server")
