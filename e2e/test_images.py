@@ -82,7 +82,9 @@ async def test_a_working_directory_that_the_image_lacks_is_made(
     result = await own.result("sandbox.command.run", sandbox=name, command="sh", args=["-c", "pwd; ls -ldn ."])
     first, second = (line["text"] for line in result["output"])
     assert first == "/made/for/me"
-    assert second.startswith("drwxr-xr-x 2 0 0 "), second
+    # Not the count of links, which file systems make up as they like.
+    mode, _, *owner = second.split()[:4]
+    assert (mode, owner) == ("drwxr-xr-x", ["0", "0"]), second
     await own.result("sandbox.stop", sandbox=name)
     assert not (image / "made").exists()
     answer = await own.call(

@@ -100,6 +100,18 @@ async def test_what_is_pulled_once_is_used_without_the_registry(
         await PythonSandbox(name=name, server_url=images.url).start(image=image)
 
 
+async def test_a_sandbox_holds_its_image_until_it_ends_and_no_longer(
+    hub: Registry, images: Server, tmp_path: Path, name: str
+) -> None:
+    layout(tmp_path / "held", [tree({"bin": "", "bin/sh": BUSYBOX.read_bytes()})], {})
+    hub.fill(tmp_path / "held", "held:1")
+    image = f"{hub.address}/held:1"
+    async with PythonSandbox.create(name=name, server_url=images.url, image=image):
+        assert (await call(images, "image.remove", image=image))["in_use"] is True
+        await call(images, "image.pull", image=image)
+    assert (await call(images, "image.remove", image=image))["in_use"] is False
+
+
 async def test_what_a_registry_does_not_have_is_not_found(hub: Registry, images: Server, name: str) -> None:
     for image in (f"{hub.address}/team/missing:1", f"{hub.address}/team/tiny:2"):
         with pytest.raises(NotFoundError) as caught:

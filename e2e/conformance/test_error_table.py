@@ -14,7 +14,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import host
 from conformance.guest import PING, PYTHON, Guest, check_flat, out
 from conformance.rows import case, row
 from conftest import Wire
@@ -131,15 +130,14 @@ async def test_what_is_unexpected_has_an_id_that_the_log_has_too(server: Server,
 
 
 @pytest.fixture
-def full_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def full_server(server: Server, tmp_path: Path) -> Iterator[Server]:
     """Give a server that shares no id blocks with others of this machine, and all of whose blocks are taken."""
     assert server.url, "the common one, which counts what is there before it, is older"
     own_run = tmp_path / "msb"
     inside = 'mount -t tmpfs tmpfs /run && exec "$0" "$@"'
     own_run.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inside}' '{PROGRAMS}/msb' \"$@\"\n")
     own_run.chmod(0o755)
-    monkeypatch.setattr(host, "PROGRAMS", tmp_path)
-    own = Server.start(tmp_path / "home")
+    own = Server.start(tmp_path / "home", programs=tmp_path)
     everything = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     with Path(f"/proc/{own.process.pid}/root/run/microsandbox.ids").open("r+b") as blocks:
         fcntl.fcntl(blocks, _F_OFD_SETLK, everything)

@@ -27,11 +27,19 @@ pub(super) struct Book {
 pub(super) struct Entry {
     pub(super) life: u64,
     pub(super) states: watch::Receiver<State>,
-    pub(super) stop: mpsc::Sender<()>,
-    pub(super) tickets: mpsc::WeakSender<Infallible>,
+    /// The ways to its driver, while there is one.
+    pub(super) driver: Option<ToDriver>,
     pub(super) wanted: Arc<Wanted>,
     /// How the life before ended, if there was one.
     pub(super) before: Option<Ending>,
+}
+
+/// The ways to a driver.
+pub(super) struct ToDriver {
+    /// Somebody wants the sandbox stopped.
+    pub(super) stop: mpsc::Sender<()>,
+    /// Held by everybody who waits for the start.
+    pub(super) tickets: mpsc::WeakSender<Infallible>,
 }
 
 impl Book {
@@ -62,11 +70,12 @@ impl Book {
 
     /// Remembers how a life ended, or forgets the name if it never ran.
     pub(super) fn settle(&mut self, target: &Target, life: u64) {
-        let Some(entry) = self.entries.get(target).filter(|entry| entry.life == life) else { return };
+        let Some(entry) = self.entries.get_mut(target).filter(|entry| entry.life == life) else { return };
         if entry.known_ending().is_none() {
             self.entries.remove(target);
             return;
         }
+        entry.keep_memory_alone();
         self.ended.insert(life, target.clone());
         if self.ended.len() > ENDED_NAMES_MAX
             && let Some((_, oldest)) = self.ended.pop_first()
@@ -77,6 +86,24 @@ impl Book {
 }
 
 impl Entry {
+    /// Tells the driver to stop the sandbox; one that was told already, or is gone, need not hear it.
+    pub(super) fn tell_to_stop(&self) {
+        if let Some(driver) = &self.driver {
+            let _ = driver.stop.try_send(());
+        }
+    }
+
+    /// Joins those who wait for the start; `None` when it is being given up.
+    pub(super) fn ticket(&self) -> Option<mpsc::Sender<Infallible>> {
+        self.driver.as_ref()?.tickets.upgrade()
+    }
+
+    /// Lets go of all that an ended sandbox does not need, its hold on the image above all.
+    fn keep_memory_alone(&mut self) {
+        self.driver = None;
+        self.wanted = Arc::new(self.wanted.remembered());
+    }
+
     pub(super) fn live(&self) -> Option<Arc<Live>> {
         match &*self.states.borrow() {
             State::Running(live) => Some(Arc::clone(live)),

@@ -18,7 +18,7 @@ use runtime::{Backend, HostVolume, Rootfs, SandboxId, SandboxSpec};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::admission::{OnCall, OnStart, OnStop, Phase, on_call, on_start, on_stop};
-use super::book::{Book, Entry};
+use super::book::{Book, Entry, ToDriver};
 use super::driver::Driver;
 use super::live::Live;
 use super::running::Running;
@@ -188,7 +188,7 @@ impl Registry {
             (OnStart::AlreadyRunning, Some(entry)) => {
                 Ok(Admitted::Already(Started { by_another: true, differs: differs(entry) }))
             }
-            (OnStart::Join, Some(entry)) => match entry.tickets.upgrade() {
+            (OnStart::Join, Some(entry)) => match entry.ticket() {
                 Some(ticket) => {
                     let started = Started { by_another: true, differs: differs(entry) };
                     Ok(Admitted::Wait { states: entry.states.clone(), ticket, started })
@@ -225,8 +225,7 @@ impl Registry {
         let life = book.insert(target, |life, before| Entry {
             life,
             states: states.clone(),
-            stop,
-            tickets: ticket.downgrade(),
+            driver: Some(ToDriver { stop, tickets: ticket.downgrade() }),
             wanted: Arc::clone(wanted),
             before,
         });
@@ -243,21 +242,23 @@ impl Registry {
 
     /// Sees to it that a sandbox does not run, and waits until all of it is gone.
     pub(crate) async fn stop(&self, target: &Target) -> Result<(), StopRefused> {
-        let states = {
+        let (life, states) = {
             let book = self.book();
             let (phase, entry) = book.look(target);
             match (on_stop(phase), entry) {
                 (OnStop::Unknown, _) | (_, None) => return Err(StopRefused::Unknown),
                 (OnStop::AlreadyEnded, Some(_)) => return Ok(()),
                 (OnStop::Tell, Some(entry)) => {
-                    // A full channel means that it was told already.
-                    let _ = entry.stop.try_send(());
-                    entry.states.clone()
+                    entry.tell_to_stop();
+                    (entry.life, entry.states.clone())
                 }
-                (OnStop::AwaitEnd, Some(entry)) => entry.states.clone(),
+                (OnStop::AwaitEnd, Some(entry)) => (entry.life, entry.states.clone()),
             }
         };
-        match until_ended(states).await {
+        let ending = until_ended(states).await;
+        // Its driver is about to do the same; whoever waited finds the image free.
+        self.book().settle(target, life);
+        match ending {
             Ending::NotWholly { left } => Err(StopRefused::NotWholly(left)),
             Ending::Stopped | Ending::Died { .. } | Ending::NotStarted(_) | Ending::Abandoned => Ok(()),
         }
@@ -330,7 +331,7 @@ impl Registry {
             let mut book = self.book();
             book.closed = true;
             let tell = |entry: &Entry| {
-                let _ = entry.stop.try_send(());
+                entry.tell_to_stop();
                 entry.states.clone()
             };
             book.entries.values().map(tell).collect()
@@ -373,6 +374,21 @@ impl Wanted {
             prestart: self.prestart,
             network: self.network.clone(),
             ports: self.ports.clone(),
+        }
+    }
+
+    /// What is told of a sandbox that has ended: without the image's lease and all that only a start needs.
+    pub(super) fn remembered(&self) -> Wanted {
+        Wanted {
+            lease: Leased(None),
+            rootfs: Rootfs { mounts: Vec::new() },
+            volumes: Vec::new(),
+            envs: Vec::new(),
+            workdir: None,
+            user: None,
+            network: Network::None,
+            ports: Vec::new(),
+            ..self.clone()
         }
     }
 
