@@ -77,7 +77,12 @@ def test_create_takes_what_start_takes_as_keywords() -> None:
 
 def test_what_the_reference_does_not_have_is_keyword_only() -> None:
     start = inspect.signature(PythonSandbox.start).parameters.values()
-    assert {p.name: p.default for p in start if p.kind is p.KEYWORD_ONLY} == {"disk": None, "volumes": ()}
+    assert {p.name: p.default for p in start if p.kind is p.KEYWORD_ONLY} == {
+        "disk": None,
+        "volumes": (),
+        "network": None,
+        "ports": (),
+    }
 
 
 def test_command_run_has_the_signature_of_the_reference() -> None:

@@ -185,7 +185,13 @@ sum(entry.stat().st_size for entry in os.scandir('/root') if entry.name.isdecima
 ";
     let total: u64 = python(&sandbox, code).await.trim().parse().unwrap();
     assert!((40 * MIB..=48 * MIB).contains(&total), "{total}");
-    assert!(sandbox.disk_bytes().await.unwrap() <= 48 * MIB);
+    // What was just written counts as reserved and as referenced for a moment, until the next commit.
+    let mut used = sandbox.disk_bytes().await.unwrap();
+    if used > 48 * MIB {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        used = sandbox.disk_bytes().await.unwrap();
+    }
+    assert!(used <= 48 * MIB, "{used}");
     sandbox.stop().await.unwrap();
     host.close().await;
 }
