@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TREE = Path("/sys/fs/cgroup")
-HOME = Path("/work/home")
-LOG = Path("/work/server.log")
+HOME = Path("/checks/home")
+LOG = Path("/checks/server.log")
 # A cgroup as systemd hands it to a service with Delegate=yes.
 SERVICE = TREE / "service"
 READY_SECONDS = 60
@@ -77,7 +77,7 @@ class Server:
     """One server, and what is asked of it."""
 
     def __init__(self, group: Path | None = None) -> None:
-        command = ["/work/msb", "server", "start", "--dev", "--port", "0", "--home", str(HOME)]
+        command = ["/checks/msb", "server", "start", "--dev", "--port", "0", "--home", str(HOME)]
         command = command if group is None else inside(group, command)
         with LOG.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -6,7 +6,7 @@ $bb mount -t devtmpfs dev /dev
 while read -r module; do
     $bb insmod "/modules/$module.ko" || echo "guest: no module $module"
 done < /modules/order
-$bb mount -t ext4 /dev/vda /root && $bb mount -t ext4 /dev/vdb /root/work && $bb mount --move /dev /root/dev &&
-    exec $bb switch_root /root /bin/sh /work/init.sh
+$bb mount -t ext4 /dev/vda /root && $bb mount -t ext4 /dev/vdb /root/checks && $bb mount --move /dev /root/dev &&
+    exec $bb switch_root /root /bin/sh /checks/init.sh
 echo "guest: no disks"
 $bb reboot -f

@@ -23,7 +23,7 @@ use crate::workspace::Workspace;
 use crate::{process, setup};
 
 /// Changes whenever the way does in which the disk is made.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 /// The kernel's package by the name that stays the same.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// What of the kernel is a module and needed, in the order in which it is loaded.
@@ -98,7 +98,7 @@ impl Room {
         for folder in ["doc", "info", "locale", "man"] {
             debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
         }
-        debian.args(["--customize-hook=mkdir \"$1/work\"", &suite]).arg(&root);
+        debian.args(["--customize-hook=mkdir \"$1/checks\"", &suite]).arg(&root);
         process::run(&mut debian)?;
         disk(&root, &self.at.join("base.ext4"), "400M")?;
         fs::remove_dir_all(root)?;
